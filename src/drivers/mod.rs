@@ -1,0 +1,4 @@
+//! The I/O around the [`engine`](crate::engine): clocks, sockets, the agreed log, HTTP.
+//!
+//! **Architecture Invariant:** a driver holds no protocol decision. What can be decided without a
+//! socket is decided in the engine, where the simulator can reach it.

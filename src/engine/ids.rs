@@ -1,0 +1,187 @@
+//! The identities of ringdove, as types that cannot be confused.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($repr:ty), $format:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        pub struct $name(pub $repr);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $format, self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// One process of ringdove, drawn at random at its start and never used again.
+    ///
+    /// It is the identity and the boot id in one: memory does not outlive the process, so a
+    /// restarted node is a new node, and nothing it forgot can hurt. 64 bits, so that the table,
+    /// gossip, links and the agreed log share one identity.
+    NodeId(u64), "{:016x}"
+}
+id! {
+    /// A client of the exactly-once protocol, drawn at random by the client.
+    ClientId(u64), "{:016x}"
+}
+id! {
+    /// One of [`SLOT_COUNT`] key slots, as in Redis Cluster.
+    Slot(u16), "slot {}"
+}
+id! {
+    /// A partition: a contiguous range of slots with one primary and its backups.
+    PartitionId(u16), "p{}"
+}
+id! {
+    /// The reign of one primary over one partition. Grows with every change of primary.
+    Epoch(u64), "e{}"
+}
+id! {
+    /// The position of a record in its partition's log. The first record is 1.
+    Sequence(u64), "s{}"
+}
+id! {
+    /// The version of the agreed table within an [`Incarnation`].
+    TableVersion(u64), "t{}"
+}
+id! {
+    /// One life of a cluster. Survivors that go on without a majority start the next one.
+    Incarnation(u64), "i{}"
+}
+id! {
+    /// A map (namespace) by its agreed number. 0 is the unnamed map that RESP sees.
+    MapId(u16), "m{}"
+}
+id! {
+    /// The version of a value: a reading of the partition's hybrid logical clock
+    /// ([`Hlc`](super::hlc::Hlc)), unique and growing within a partition.
+    Version(u64), "v{}"
+}
+
+/// Slots in the key space, as in Redis Cluster.
+pub const SLOT_COUNT: u16 = 16_384;
+/// The most partitions a cluster may have: one a slot.
+pub const PARTITION_COUNT_MAX: u16 = SLOT_COUNT;
+
+impl Slot {
+    /// The slot of a key: CRC16 (XMODEM) of the key, or of its `{hash tag}`, modulo 16,384.
+    ///
+    /// The tag is what stands between the first `{` and the first `}` after it, if that is not
+    /// empty (Redis Cluster specification, "Hash tags").
+    ///
+    /// ```
+    /// use ringdove::engine::ids::Slot;
+    /// assert_eq!(Slot::of(b"foo"), Slot(12182));
+    /// assert_eq!(Slot::of(b"{user1}.a"), Slot::of(b"{user1}.b"));
+    /// ```
+    pub fn of(key: &[u8]) -> Slot {
+        let mut hashed = key;
+        if let Some(open) = key.iter().position(|&b| b == b'{') {
+            let rest = &key[open + 1..];
+            if let Some(close) = rest.iter().position(|&b| b == b'}')
+                && close > 0
+            {
+                hashed = &rest[..close];
+            }
+        }
+        Slot(crc16(hashed) % SLOT_COUNT)
+    }
+
+    /// The partition that holds this slot when there are `count` partitions (a power of two).
+    pub fn partition(self, count: u16) -> PartitionId {
+        debug_assert!(count.is_power_of_two() && count <= PARTITION_COUNT_MAX);
+        PartitionId(self.0 / (SLOT_COUNT / count))
+    }
+}
+
+impl PartitionId {
+    /// The slots of this partition, first and last, when there are `count` partitions.
+    pub fn slots(self, count: u16) -> (Slot, Slot) {
+        let width = SLOT_COUNT / count;
+        (Slot(self.0 * width), Slot(self.0 * width + (width - 1)))
+    }
+
+    /// As an index into per-partition arrays.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Epoch {
+    /// The next reign.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+}
+
+impl Sequence {
+    /// The next position.
+    pub fn next(self) -> Sequence {
+        Sequence(self.0 + 1)
+    }
+}
+
+const CRC16_TABLE: [u16; 256] = {
+    let mut table = [0u16; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+/// CRC-16/XMODEM: polynomial 0x1021, initial value 0, no reflection.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc16_matches_the_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+    }
+
+    #[test]
+    fn hash_tags_follow_redis() {
+        assert_eq!(Slot::of(b"foo{}{bar}"), Slot(crc16(b"foo{}{bar}") % SLOT_COUNT));
+        assert_eq!(Slot::of(b"foo{{bar}}zap"), Slot(crc16(b"{bar") % SLOT_COUNT));
+        assert_eq!(Slot::of(b"foo{bar}{zap}"), Slot::of(b"bar"));
+    }
+
+    #[test]
+    fn partitions_cover_all_slots() {
+        for bits in 0..=14 {
+            let count = 1u16 << bits;
+            let mut next = 0;
+            for p in 0..count {
+                let (first, last) = PartitionId(p).slots(count);
+                assert_eq!(first.0, next);
+                assert_eq!(first.partition(count), PartitionId(p));
+                assert_eq!(last.partition(count), PartitionId(p));
+                next = last.0 + 1;
+            }
+            assert_eq!(next, SLOT_COUNT);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The pure core of ringdove.
+//!
+//! **Architecture Invariant:** nothing below this folder knows tokio, sockets, clocks, threads,
+//! locks or ambient randomness. Time and entropy are arguments; results are values.
+
+pub mod hlc;
+pub mod ids;
+pub mod record;
+pub mod store;
+pub mod table;
+pub mod time;

@@ -1,0 +1,210 @@
+//! The table: who holds which partition, agreed by the voters.
+//!
+//! A [`Table`] is the state machine behind the agreed log: [`Table::apply`] is its only way
+//! forward, deterministic and total (a change that no longer fits is skipped, never an error).
+//! Every member receives whole tables; the higher `(incarnation, version)` wins.
+
+use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// What all members agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Which life of the cluster this is.
+    pub incarnation: Incarnation,
+    /// Grows by one with every applied log entry.
+    pub version: TableVersion,
+    /// Fixed when the cluster forms.
+    pub settings: ClusterSettings,
+    /// Whether the cluster ever had three members: from then on only a majority goes on.
+    pub ever_three: bool,
+    /// Everybody, the `Down` ones included until they are forgotten.
+    pub members: BTreeMap<NodeId, Member>,
+    /// One a partition, by [`PartitionId`].
+    pub partitions: Vec<Assignment>,
+    /// The named maps; `maps[i]` is [`MapId`] `i + 1`. Map 0, the unnamed one, has no entry.
+    pub maps: Vec<MapDefinition>,
+}
+
+/// What is fixed when a cluster forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// Partitions: a power of two, 1 to 16,384.
+    pub partitions: u16,
+    /// Copies in all, the primary included.
+    pub replicas: u8,
+    /// Copies a write needs before it is acknowledged.
+    pub min_copies: u8,
+    /// Who may go on when members are lost.
+    pub survival: Survival,
+}
+
+/// Who may go on when members are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Survival {
+    /// A takeover by any survivor until the cluster had three members; a majority from then on.
+    Auto,
+    /// Only ever a majority (safety first: two nodes survive no kill of the voter).
+    Majority,
+    /// Any survivor, always (availability first: a split may make two clusters).
+    Takeover,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub node: NodeId,
+    /// The human's name for it.
+    pub name: String,
+    /// Where peers and QUIC clients reach it (UDP).
+    pub quic: SocketAddr,
+    /// Where Redis clients reach it (TCP).
+    pub resp: SocketAddr,
+    /// Where the admin HTTP server listens.
+    pub admin: SocketAddr,
+    /// Failure domain; two copies never share one if set.
+    pub zone: Option<String>,
+    /// Share of the partitions relative to other members; 100 is usual, 0 makes a witness.
+    pub weight: u16,
+    /// Its standing.
+    pub status: MemberStatus,
+}
+
+/// The standing of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberStatus {
+    /// Serving.
+    Up,
+    /// Handing its partitions over before it goes.
+    Leaving,
+    /// Declared dead by the controller.
+    Down,
+}
+
+/// Who holds one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The reign of `primary`. Zero until the first assignment.
+    pub epoch: Epoch,
+    /// The last appointed primary; it may be `Down`. Meaningless at epoch zero.
+    pub primary: NodeId,
+    /// In-sync replicas: complete copies, the primary included.
+    pub isr: Vec<NodeId>,
+    /// Attached to every write, not yet complete.
+    pub learners: Vec<NodeId>,
+}
+
+/// A named map and its defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapDefinition {
+    /// Its name, 1 to 255 bytes of UTF-8.
+    pub name: String,
+    /// Its defaults.
+    pub defaults: MapDefaults,
+}
+
+/// A map's defaults; zero means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapDefaults {
+    /// Time to live of entries written without one, in milliseconds.
+    pub ttl_ms: u64,
+    /// Entries not read or written for so long expire, in milliseconds.
+    pub idle_ms: u64,
+    /// Bytes the map's entries may take on one node before the least recently used go.
+    pub bytes_max: u64,
+}
+
+/// One change of the table. A log entry is a list of them ([`TableEntry`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableChange {
+    /// Adds a member, or updates what it says of itself (status included).
+    PutMember(Member),
+    /// Sets a member's standing.
+    SetStatus(NodeId, MemberStatus),
+    /// Forgets a member that no assignment names any more.
+    RemoveMember(NodeId),
+    /// First assignment of an unassigned partition (epoch 0 → 1), empty on all owners.
+    Assign { partition: PartitionId, primary: NodeId, backups: Vec<NodeId> },
+    /// A new copy starts to attach.
+    AddLearner { partition: PartitionId, epoch: Epoch, node: NodeId },
+    /// A learner is given up.
+    RemoveLearner { partition: PartitionId, epoch: Epoch, node: NodeId },
+    /// The primary says that the learner is complete.
+    Complete { partition: PartitionId, epoch: Epoch, node: NodeId },
+    /// A complete copy that is not the primary is no longer needed, or its holder is gone.
+    RemoveReplica { partition: PartitionId, epoch: Epoch, node: NodeId },
+    /// The sealed survivors `isr` go on under `primary` at `epoch + 1`. Learners stay attached.
+    Failover { partition: PartitionId, epoch: Epoch, primary: NodeId, isr: Vec<NodeId> },
+    /// The drained primary hands over to an in-sync replica: `epoch + 1`.
+    Handover { partition: PartitionId, epoch: Epoch, to: NodeId },
+    /// The primary withdraws a handover: `epoch + 1`, same primary.
+    CancelHandover { partition: PartitionId, epoch: Epoch },
+    /// An operator accepts the loss of a dead partition: `epoch + 1`, empty on new owners.
+    AcceptLoss { partition: PartitionId, epoch: Epoch, primary: NodeId, backups: Vec<NodeId> },
+    /// Defines a named map, or changes its defaults.
+    DefineMap(MapDefinition),
+    /// The survivors of a takeover start a new incarnation.
+    NewIncarnation(Incarnation),
+}
+
+/// One entry of the agreed log.
+pub type TableEntry = Vec<TableChange>;
+
+impl Table {
+    /// An empty table: no member, no assignment.
+    pub fn new(incarnation: Incarnation, settings: ClusterSettings) -> Table {
+        Table {
+            incarnation,
+            version: TableVersion(0),
+            settings,
+            ever_three: false,
+            members: BTreeMap::new(),
+            partitions: vec![Assignment::default(); usize::from(settings.partitions)],
+            maps: Vec::new(),
+        }
+    }
+
+    /// Whether this table replaces `other` at a member that holds `other`.
+    pub fn supersedes(&self, other: &Table) -> bool {
+        (self.incarnation, self.version) > (other.incarnation, other.version)
+    }
+
+    /// The assignment of a partition; `None` beyond the partition count.
+    pub fn assignment(&self, partition: PartitionId) -> Option<&Assignment> {
+        self.partitions.get(partition.index())
+    }
+
+    /// The partition of a slot.
+    pub fn partition_of(&self, slot: Slot) -> PartitionId {
+        slot.partition(self.settings.partitions)
+    }
+
+    /// The id of a named map.
+    pub fn map_id(&self, name: &str) -> Option<MapId> {
+        let index = self.maps.iter().position(|map| map.name == name)?;
+        Some(MapId(index as u16 + 1))
+    }
+
+    /// The defaults of a map; none for the unnamed or an unknown one.
+    pub fn map_defaults(&self, map: MapId) -> MapDefaults {
+        match map.0 {
+            0 => MapDefaults::default(),
+            n => self.maps.get(usize::from(n) - 1).map(|map| map.defaults).unwrap_or_default(),
+        }
+    }
+
+    /// Whether `node` is a member that is not `Down`.
+    pub fn is_live(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|member| member.status != MemberStatus::Down)
+    }
+}
+
+impl Assignment {
+    /// Whether `node` holds a copy, complete or not.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.isr.contains(&node) || self.learners.contains(&node)
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole clusters of the production engine under virtual time, decided by one seed.
