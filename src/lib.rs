@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod config;
 pub mod drivers;
 pub mod engine;
 #[cfg(feature = "sim")]

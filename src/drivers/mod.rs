@@ -2,3 +2,6 @@
 //!
 //! **Architecture Invariant:** a driver holds no protocol decision. What can be decided without a
 //! socket is decided in the engine, where the simulator can reach it.
+
+pub mod clock;
+pub mod logging;
