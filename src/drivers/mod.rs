@@ -5,3 +5,5 @@
 
 pub mod clock;
 pub mod logging;
+pub mod pki;
+pub mod quic;

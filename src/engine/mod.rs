@@ -3,6 +3,7 @@
 //! **Architecture Invariant:** nothing below this folder knows tokio, sockets, clocks, threads,
 //! locks or ambient randomness. Time and entropy are arguments; results are values.
 
+pub mod frame;
 pub mod hlc;
 pub mod ids;
 pub mod record;
