@@ -4,6 +4,8 @@
 //! locks or ambient randomness. Time and entropy are arguments; results are values.
 
 pub mod frame;
+pub mod client_wire;
+pub mod dedup;
 pub mod hlc;
 pub mod ids;
 pub mod record;
