@@ -8,6 +8,7 @@ pub mod client_wire;
 pub mod dedup;
 pub mod hlc;
 pub mod ids;
+pub mod membership;
 pub mod record;
 pub mod store;
 pub mod table;
