@@ -3,6 +3,7 @@
 //! **Architecture Invariant:** a driver holds no protocol decision. What can be decided without a
 //! socket is decided in the engine, where the simulator can reach it.
 
+pub mod admin_http;
 pub mod clock;
 pub mod logging;
 pub mod pki;

@@ -1,0 +1,177 @@
+//! What `/v1/cluster` and `/v1/partitions` say, as plain values.
+//!
+//! Node ids are their 16 hexadecimal digits (JavaScript's numbers hold only 53 bits). These types
+//! are the HTTP interface: fields are added, never renamed.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `/v1/cluster`: the cluster as the answering node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The node that answers.
+    pub node: String,
+    /// Which life of the cluster this is.
+    pub incarnation: u64,
+    /// The version of the agreed table that this node holds.
+    pub table_version: u64,
+    /// The voter that leads the agreed log, if this node knows one.
+    pub leader: Option<String>,
+    /// The voters.
+    pub voters: Vec<String>,
+    /// Whether the answering node sees a majority of the voters.
+    pub has_majority: bool,
+    /// Fixed when the cluster formed.
+    pub settings: SettingsStatus,
+    /// Everybody, the ones that are down included until they are forgotten.
+    pub members: Vec<MemberView>,
+    /// Copies being built.
+    pub migrations: Vec<MigrationStatus>,
+    /// Partitions all of whose complete copies are lost.
+    pub dead_partitions: Vec<u16>,
+    /// Partitions without a live primary, the dead ones included.
+    pub unavailable_partitions: u32,
+    /// Partitions with fewer complete live copies than they should have.
+    pub under_replicated_partitions: u32,
+    /// Copies that a partition has when all is well: the configured number, or that of the data
+    /// members if they are fewer.
+    pub copies_wanted: u8,
+    /// The answering node's counters since its start, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// What is fixed when a cluster forms.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    /// Partitions.
+    pub partitions: u16,
+    /// Copies in all, the primary included.
+    pub replicas: u8,
+    /// Copies that a write needs.
+    pub min_copies: u8,
+    /// `auto`, `majority` or `takeover`.
+    pub survival: String,
+}
+
+/// A member's standing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Serving.
+    #[default]
+    Up,
+    /// Handing its partitions over before it goes.
+    Leaving,
+    /// Not heard of lately; nothing is decided yet.
+    Suspect,
+    /// Declared dead.
+    Down,
+}
+
+impl Standing {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Up => "up",
+            Standing::Leaving => "leaving",
+            Standing::Suspect => "suspect",
+            Standing::Down => "down",
+        }
+    }
+}
+
+/// One member. Figures of other members are as of their last heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its id.
+    pub node: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its failure domain.
+    pub zone: Option<String>,
+    /// Its standing.
+    pub status: Standing,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Share of partitions; 0 is a witness.
+    pub weight: u16,
+    /// The version of its program.
+    pub version: String,
+    /// Where peers and QUIC clients reach it.
+    pub quic: String,
+    /// Where Redis clients reach it.
+    pub resp: String,
+    /// Its admin HTTP address.
+    pub admin: String,
+    /// Partitions it is primary of.
+    pub primaries: u32,
+    /// Complete copies it holds beside those.
+    pub backups: u32,
+    /// Copies it is building.
+    pub learners: u32,
+    /// Entries of the partitions it is primary of.
+    pub keys: u64,
+    /// Bytes of all entries it holds, copies included.
+    pub bytes: u64,
+    /// Its bound on them; 0 is none.
+    pub bytes_max: u64,
+    /// Client operations a second over the last seconds.
+    pub ops_per_s: f64,
+    /// Clients connected by RESP and QUIC.
+    pub clients: u32,
+    /// Seconds since its start.
+    pub uptime_s: u64,
+    /// Round-trip time of the answering node's link to it in microseconds; none to itself or
+    /// without a link.
+    pub rtt_us: Option<u64>,
+    /// Records sent to it and not yet acknowledged by it, of the answering node.
+    pub replication_lag_records: u64,
+}
+
+/// A copy being built.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MigrationStatus {
+    /// The partition.
+    pub partition: u16,
+    /// The node that streams it.
+    pub from: String,
+    /// The node that receives it.
+    pub to: String,
+    /// How much has been sent, 0 to 100.
+    pub percent: f64,
+    /// Its rate.
+    pub bytes_per_s: u64,
+}
+
+/// `/v1/partitions`: who holds what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartitionsStatus {
+    /// Which life of the cluster this is.
+    pub incarnation: u64,
+    /// The version of the table that this is.
+    pub table_version: u64,
+    /// By partition id, from 0.
+    pub partitions: Vec<PartitionView>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartitionView {
+    /// The reign of the primary.
+    pub epoch: u64,
+    /// The appointed primary; none before the first assignment. It may be down.
+    pub primary: Option<String>,
+    /// The complete copies beside the primary.
+    pub backups: Vec<String>,
+    /// The copies being built.
+    pub learners: Vec<String>,
+}
+
+/// `/readyz`: whether this node should get traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether it is a member, its copies are in sync, and it isn't leaving.
+    pub ready: bool,
+    /// Why not, in words.
+    pub reasons: Vec<String>,
+}
