@@ -3,12 +3,14 @@
 //! **Architecture Invariant:** nothing below this folder knows tokio, sockets, clocks, threads,
 //! locks or ambient randomness. Time and entropy are arguments; results are values.
 
-pub mod frame;
 pub mod client_wire;
+pub mod controller;
 pub mod dedup;
+pub mod frame;
 pub mod hlc;
 pub mod ids;
 pub mod membership;
+pub mod placement;
 pub mod record;
 pub mod store;
 pub mod table;

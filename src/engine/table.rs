@@ -4,10 +4,26 @@
 //! forward, deterministic and total (a change that no longer fits is skipped, never an error).
 //! Every member receives whole tables; the higher `(incarnation, version)` wins.
 
+mod apply;
+mod checks;
+
+pub use apply::Applied;
+
 use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// The most members a table takes, the `Down` ones included.
+pub const MEMBER_COUNT_MAX: usize = 4_096;
+/// The most named maps a cluster may have.
+pub const MAP_COUNT_MAX: usize = 1_024;
+/// The most bytes of a name: of a map, a member or a zone.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The most copies of one partition, complete or not.
+pub const COPIES_MAX: usize = 32;
+/// Removed members whose ids are remembered, so that a late message cannot bring one back.
+pub const RETIRED_COUNT_MAX: usize = 256;
 
 /// What all members agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +42,9 @@ pub struct Table {
     pub partitions: Vec<Assignment>,
     /// The named maps; `maps[i]` is [`MapId`] `i + 1`. Map 0, the unnamed one, has no entry.
     pub maps: Vec<MapDefinition>,
+    /// The last [`RETIRED_COUNT_MAX`] members that were removed, oldest first. An id is never
+    /// used again: who finds its own here starts over as a new node.
+    pub retired: Vec<NodeId>,
 }
 
 /// What is fixed when a cluster forms.
@@ -89,9 +108,13 @@ pub enum MemberStatus {
 pub struct Assignment {
     /// The reign of `primary`. Zero until the first assignment.
     pub epoch: Epoch,
+    /// The epoch at which the partition last began empty, by its first assignment or an
+    /// operator's accepted loss. What a node kept from an earlier epoch is void.
+    pub origin: Epoch,
     /// The last appointed primary; it may be `Down`. Meaningless at epoch zero.
     pub primary: NodeId,
-    /// In-sync replicas: complete copies, the primary included.
+    /// In-sync replicas: complete copies, the primary included. Empty at epoch zero and after the
+    /// last member with data has left.
     pub isr: Vec<NodeId>,
     /// Attached to every write, not yet complete.
     pub learners: Vec<NodeId>,
@@ -118,35 +141,115 @@ pub struct MapDefaults {
 }
 
 /// One change of the table. A log entry is a list of them ([`TableEntry`]).
+///
+/// Changes of a partition name the epoch they were decided at and are skipped at any other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TableChange {
     /// Adds a member, or updates what it says of itself (status included).
     PutMember(Member),
-    /// Sets a member's standing.
+    /// Sets a member's standing. Who is `Leaving` doesn't come back `Up`.
     SetStatus(NodeId, MemberStatus),
-    /// Forgets a member that no assignment names any more.
+    /// Forgets a member that no assignment names any more, or that leaves and has nobody to leave
+    /// its copies to.
     RemoveMember(NodeId),
     /// First assignment of an unassigned partition (epoch 0 → 1), empty on all owners.
-    Assign { partition: PartitionId, primary: NodeId, backups: Vec<NodeId> },
+    Assign {
+        /// The partition.
+        partition: PartitionId,
+        /// Its first primary.
+        primary: NodeId,
+        /// The other owners.
+        backups: Vec<NodeId>,
+    },
     /// A new copy starts to attach.
-    AddLearner { partition: PartitionId, epoch: Epoch, node: NodeId },
+    AddLearner {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Who gets the copy.
+        node: NodeId,
+    },
     /// A learner is given up.
-    RemoveLearner { partition: PartitionId, epoch: Epoch, node: NodeId },
+    RemoveLearner {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The learner.
+        node: NodeId,
+    },
     /// The primary says that the learner is complete.
-    Complete { partition: PartitionId, epoch: Epoch, node: NodeId },
+    Complete {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The learner.
+        node: NodeId,
+    },
     /// A complete copy that is not the primary is no longer needed, or its holder is gone.
-    RemoveReplica { partition: PartitionId, epoch: Epoch, node: NodeId },
+    ///
+    /// A live holder's copy goes only while enough live complete copies remain (invariant f).
+    RemoveReplica {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The holder.
+        node: NodeId,
+    },
+    /// A complete copy whose live holder cannot keep up is taken out of the ack set, though fewer
+    /// copies than wanted remain: writes would wait for it for ever. Never the primary's.
+    RemoveLagging {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The holder.
+        node: NodeId,
+    },
     /// The sealed survivors `isr` go on under `primary` at `epoch + 1`. Learners stay attached.
-    Failover { partition: PartitionId, epoch: Epoch, primary: NodeId, isr: Vec<NodeId> },
+    Failover {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch so far.
+        epoch: Epoch,
+        /// The next primary, one of `isr`.
+        primary: NodeId,
+        /// The complete copies that go on, some of those before.
+        isr: Vec<NodeId>,
+    },
     /// The drained primary hands over to an in-sync replica: `epoch + 1`.
-    Handover { partition: PartitionId, epoch: Epoch, to: NodeId },
+    Handover {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch so far.
+        epoch: Epoch,
+        /// The next primary.
+        to: NodeId,
+    },
     /// The primary withdraws a handover: `epoch + 1`, same primary.
-    CancelHandover { partition: PartitionId, epoch: Epoch },
+    CancelHandover {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch so far.
+        epoch: Epoch,
+    },
     /// An operator accepts the loss of a dead partition: `epoch + 1`, empty on new owners.
-    AcceptLoss { partition: PartitionId, epoch: Epoch, primary: NodeId, backups: Vec<NodeId> },
+    AcceptLoss {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch so far.
+        epoch: Epoch,
+        /// The next primary.
+        primary: NodeId,
+        /// The other owners.
+        backups: Vec<NodeId>,
+    },
     /// Defines a named map, or changes its defaults.
     DefineMap(MapDefinition),
-    /// The survivors of a takeover start a new incarnation.
+    /// The survivors of a takeover start a new incarnation. The version goes on growing.
     NewIncarnation(Incarnation),
 }
 
@@ -164,6 +267,7 @@ impl Table {
             members: BTreeMap::new(),
             partitions: vec![Assignment::default(); usize::from(settings.partitions)],
             maps: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -200,11 +304,57 @@ impl Table {
     pub fn is_live(&self, node: NodeId) -> bool {
         self.members.get(&node).is_some_and(|member| member.status != MemberStatus::Down)
     }
+
+    /// Whether `node` was a member and was removed (one of the last [`RETIRED_COUNT_MAX`]).
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        self.retired.contains(&node)
+    }
+
+    /// The members that are given partitions: `Up` and with a weight, by id.
+    pub fn owners(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.is_owner())
+    }
+
+    /// Copies each partition should have now: `replicas`, or one on each owner if they are fewer.
+    pub fn replicas_wanted(&self) -> usize {
+        usize::from(self.settings.replicas).min(self.owners().count())
+    }
+
+    /// Copies a write needs now: `min_copies`, or one on each owner if they are fewer; at least 1.
+    ///
+    /// A single node serves with its one copy (DESIGN "Small clusters").
+    pub fn min_copies_wanted(&self) -> usize {
+        usize::from(self.settings.min_copies).min(self.owners().count()).max(1)
+    }
+
+    /// Whether a partition was assigned and no live member has a complete copy of it.
+    pub fn is_dead(&self, partition: PartitionId) -> bool {
+        self.assignment(partition).is_some_and(|assignment| {
+            assignment.epoch > Epoch(0) && !assignment.isr.iter().any(|&node| self.is_live(node))
+        })
+    }
+
+    /// All partition ids, in order.
+    pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.partitions.len()).map(|index| PartitionId(index as u16))
+    }
+}
+
+impl Member {
+    /// Whether this member is given partitions: `Up` and with a weight.
+    pub fn is_owner(&self) -> bool {
+        self.status == MemberStatus::Up && self.weight > 0
+    }
 }
 
 impl Assignment {
     /// Whether `node` holds a copy, complete or not.
     pub fn holds(&self, node: NodeId) -> bool {
         self.isr.contains(&node) || self.learners.contains(&node)
+    }
+
+    /// Everybody who must acknowledge a write: the in-sync replicas, then the learners.
+    pub fn ack_set(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.isr.iter().chain(&self.learners).copied()
     }
 }

@@ -1,0 +1,171 @@
+//! The controller: what the leader of the agreed log decides.
+//!
+//! Any member may come to lead, so a controller keeps nothing that the table doesn't say, except
+//! what it observes for itself: gossip's opinions, its own links, and answers to its orders.
+//! Inputs are calls with the time; outputs are drained with [`Controller::poll`].
+//!
+//! Call order: [`Controller::link`] and [`Controller::member_heard`] at any time, leading or not;
+//! [`Controller::lead`] on becoming leader; then everything else; [`Controller::tick`] at the time
+//! that [`Controller::next_wake`] names. After each call, drain [`Controller::poll`].
+
+mod message;
+mod voters;
+
+pub use message::{Order, Report, Sealed, SealedPartition};
+pub use voters::{may_take_over, voters};
+
+use super::ids::{NodeId, PartitionId};
+use super::table::{Member, Table, TableEntry};
+use super::time::Now;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The controller's bounds and patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerConfig {
+    /// The node this controller runs on.
+    pub me: NodeId,
+    /// Copies that one node may be receiving at once for balance. Missing copies don't count.
+    pub migrations_per_node_max: usize,
+    /// Handovers under way in the whole cluster.
+    pub handovers_max: usize,
+    /// Events are gathered for so long before an entry is proposed.
+    pub coalesce_ms: u64,
+    /// How long to wait for every live survivor's promise before going on with those that came.
+    pub seal_timeout_ms: u64,
+    /// An order without a visible result is sent again after this.
+    pub resend_ms: u64,
+    /// A proposal that doesn't show in the table is made again after this.
+    pub propose_timeout_ms: u64,
+    /// A handover that doesn't come about makes room for others after this.
+    pub handover_timeout_ms: u64,
+    /// A copy that lagged is not attached to its partition again for this long, if anybody else
+    /// can have it.
+    pub lagging_pause_ms: u64,
+    /// A member without a link that gossip has no opinion of counts as down after this.
+    pub unheard_down_ms: u64,
+    /// A `Down` member is forgotten after this.
+    pub forget_down_ms: u64,
+}
+
+impl ControllerConfig {
+    /// The usual bounds, for the controller on node `me`.
+    pub fn new(me: NodeId) -> ControllerConfig {
+        ControllerConfig {
+            me,
+            migrations_per_node_max: 32,
+            handovers_max: 32,
+            coalesce_ms: 20,
+            seal_timeout_ms: 2_500,
+            resend_ms: 500,
+            propose_timeout_ms: 2_000,
+            handover_timeout_ms: 10_000,
+            lagging_pause_ms: 10_000,
+            unheard_down_ms: 15_000,
+            forget_down_ms: 3_600_000,
+        }
+    }
+}
+
+/// What the controller wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControllerOutput {
+    /// Propose this entry to the agreed log.
+    Propose(TableEntry),
+    /// Send this order to a member (perhaps this very node).
+    Send {
+        /// Who is to act.
+        to: NodeId,
+        /// What to do.
+        order: Order,
+    },
+}
+
+/// Where healing and balancing stand, for status pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControllerStatus {
+    /// Partitions without a live complete copy: only an operator can let them go.
+    pub dead: Vec<PartitionId>,
+    /// Partitions with fewer live complete copies than wanted.
+    pub under_replicated: Vec<PartitionId>,
+    /// Copies that are attached and being filled.
+    pub learners: usize,
+    /// Copies that placement wants elsewhere and that are not attached yet.
+    pub migrations_wanted: usize,
+    /// Partitions whose primary is to move.
+    pub handovers_wanted: usize,
+}
+
+/// The decisions of the agreed log's leader.
+#[derive(Debug)]
+pub struct Controller {
+    config: ControllerConfig,
+    outputs: VecDeque<ControllerOutput>,
+}
+
+impl Controller {
+    /// A controller that doesn't lead.
+    pub fn new(config: ControllerConfig) -> Controller {
+        Controller { config, outputs: VecDeque::new() }
+    }
+
+    /// This node leads the agreed log now; `table` is what it has applied.
+    pub fn lead(&mut self, now: Now, table: Arc<Table>) {
+        let _ = (now, table, self.config);
+    }
+
+    /// This node no longer leads. What was to be done is dropped.
+    pub fn resign(&mut self) {
+        self.outputs.clear();
+    }
+
+    /// An entry was committed and applied.
+    pub fn table_applied(&mut self, now: Now, table: Arc<Table>) {
+        let _ = (now, table);
+    }
+
+    /// Gossip's opinion of a member changed.
+    pub fn member_heard(&mut self, now: Now, node: NodeId, alive: bool) {
+        let _ = (now, node, alive);
+    }
+
+    /// This node's own link to a member came up or was lost.
+    pub fn link(&mut self, now: Now, node: NodeId, live: bool) {
+        let _ = (now, node, live);
+    }
+
+    /// A node asks to be a member; it repeats that until it sees itself in the table.
+    pub fn join(&mut self, now: Now, member: Member) {
+        let _ = (now, member);
+    }
+
+    /// A member reports.
+    pub fn report(&mut self, now: Now, from: NodeId, report: Report) {
+        let _ = (now, from, report);
+    }
+
+    /// A member answers [`Order::Seal`].
+    pub fn sealed(&mut self, now: Now, from: NodeId, sealed: Sealed) {
+        let _ = (now, from, sealed);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        let _ = now;
+    }
+
+    /// When to call [`Controller::tick`] next, in microseconds of the boot-time clock.
+    pub fn next_wake(&self) -> Option<u64> {
+        None
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<ControllerOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Where healing and balancing stand; empty while not leading.
+    pub fn status(&self) -> ControllerStatus {
+        ControllerStatus::default()
+    }
+}

@@ -1,0 +1,285 @@
+//! The table's only way forward: applying agreed entries.
+//!
+//! Every guard here is a promise that the rest of the system leans on: whatever a controller
+//! proposes, late, twice or while another one leads, the table stays consistent.
+
+use super::{
+    Assignment, COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, MapDefinition, Member, MemberStatus,
+    NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table, TableChange,
+};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, TableVersion};
+
+/// What became of one entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The table's version after the entry.
+    pub version: TableVersion,
+    /// Changes that took effect.
+    pub applied: usize,
+    /// Changes that no longer fitted and had no effect.
+    pub skipped: usize,
+}
+
+impl Table {
+    /// Applies one agreed entry. Deterministic and total: a change that no longer fits is skipped
+    /// and counted.
+    pub fn apply(&mut self, entry: &[TableChange]) -> Applied {
+        let applied = entry.iter().filter(|change| self.apply_change(change)).count();
+        self.version = TableVersion(self.version.0 + 1);
+        debug_assert_eq!(self.checks(), Ok(()));
+        Applied { version: self.version, applied, skipped: entry.len() - applied }
+    }
+
+    /// Applies one change without counting a version. Returns whether it had an effect.
+    pub(crate) fn apply_change(&mut self, change: &TableChange) -> bool {
+        match change {
+            TableChange::PutMember(member) => self.put_member(member),
+            TableChange::SetStatus(node, status) => self.set_status(*node, *status),
+            TableChange::RemoveMember(node) => self.remove_member(*node),
+            TableChange::Assign { partition, primary, backups } => {
+                self.begin(*partition, Epoch(0), *primary, backups)
+            }
+            TableChange::AcceptLoss { partition, epoch, primary, backups } => {
+                self.is_dead(*partition) && self.begin(*partition, *epoch, *primary, backups)
+            }
+            TableChange::AddLearner { partition, epoch, node } => {
+                let live = self.is_live(*node);
+                self.reign(*partition, *epoch).is_some_and(|assignment| {
+                    let fits = live
+                        && !assignment.holds(*node)
+                        && assignment.ack_set().count() < COPIES_MAX;
+                    if fits {
+                        assignment.learners.push(*node);
+                    }
+                    fits
+                })
+            }
+            TableChange::RemoveLearner { partition, epoch, node } => self
+                .reign(*partition, *epoch)
+                .is_some_and(|assignment| take(&mut assignment.learners, *node)),
+            TableChange::Complete { partition, epoch, node } => {
+                self.complete(*partition, *epoch, *node)
+            }
+            TableChange::RemoveReplica { partition, epoch, node } => {
+                self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node)
+            }
+            TableChange::RemoveLagging { partition, epoch, node } => {
+                self.primary_is_live(*partition) && self.remove_copy(*partition, *epoch, *node)
+            }
+            TableChange::Failover { partition, epoch, primary, isr } => {
+                self.failover(*partition, *epoch, *primary, isr)
+            }
+            TableChange::Handover { partition, epoch, to } => {
+                let live = self.is_live(*to);
+                self.reign(*partition, *epoch).is_some_and(|assignment| {
+                    let fits = live && assignment.isr.contains(to) && assignment.primary != *to;
+                    if fits {
+                        assignment.primary = *to;
+                        assignment.epoch = assignment.epoch.next();
+                    }
+                    fits
+                })
+            }
+            TableChange::CancelHandover { partition, epoch } => {
+                self.primary_is_live(*partition)
+                    && self.reign(*partition, *epoch).is_some_and(|assignment| {
+                        assignment.epoch = assignment.epoch.next();
+                        true
+                    })
+            }
+            TableChange::DefineMap(definition) => self.define_map(definition),
+            TableChange::NewIncarnation(incarnation) => {
+                let fits = *incarnation > self.incarnation;
+                if fits {
+                    self.incarnation = *incarnation;
+                }
+                fits
+            }
+        }
+    }
+
+    /// The assignment of an assigned partition if it is still at `epoch`.
+    fn reign(&mut self, partition: PartitionId, epoch: Epoch) -> Option<&mut Assignment> {
+        self.partitions
+            .get_mut(partition.index())
+            .filter(|assignment| assignment.epoch == epoch && epoch > Epoch(0))
+    }
+
+    fn primary_is_live(&self, partition: PartitionId) -> bool {
+        self.assignment(partition).is_some_and(|assignment| self.is_live(assignment.primary))
+    }
+
+    fn put_member(&mut self, member: &Member) -> bool {
+        let named = member.name.len() <= NAME_BYTES_MAX
+            && member.zone.as_ref().is_none_or(|zone| zone.len() <= NAME_BYTES_MAX);
+        if !named || self.is_retired(member.node) {
+            return false;
+        }
+        let mut member = member.clone();
+        match self.members.get(&member.node) {
+            None if self.members.len() >= MEMBER_COUNT_MAX => return false,
+            None => {}
+            Some(known) => {
+                if !may_become(known.status, member.status) {
+                    member.status = known.status;
+                }
+                if *known == member {
+                    return false;
+                }
+            }
+        }
+        self.members.insert(member.node, member);
+        self.note_three();
+        true
+    }
+
+    fn set_status(&mut self, node: NodeId, status: MemberStatus) -> bool {
+        let Some(member) = self.members.get_mut(&node) else { return false };
+        let fits = member.status != status && may_become(member.status, status);
+        if fits {
+            member.status = status;
+            self.note_three();
+        }
+        fits
+    }
+
+    fn note_three(&mut self) {
+        self.ever_three |= self.live_members().count() >= 3;
+    }
+
+    fn live_members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.status != MemberStatus::Down)
+    }
+
+    fn remove_member(&mut self, node: NodeId) -> bool {
+        let Some(member) = self.members.get(&node) else { return false };
+        let deserted = member.status == MemberStatus::Leaving && self.owners().next().is_none();
+        if deserted {
+            // Nobody can take its copies, and it goes in any case: better to say so.
+            for assignment in &mut self.partitions {
+                take(&mut assignment.isr, node);
+                take(&mut assignment.learners, node);
+            }
+        } else if self.names(node) {
+            return false;
+        }
+        self.members.remove(&node);
+        if self.retired.len() >= RETIRED_COUNT_MAX {
+            self.retired.remove(0);
+        }
+        self.retired.push(node);
+        true
+    }
+
+    /// Whether an assignment names `node`: as primary, in-sync replica or learner.
+    pub fn names(&self, node: NodeId) -> bool {
+        self.partitions.iter().any(|assignment| {
+            assignment.epoch > Epoch(0) && (assignment.primary == node || assignment.holds(node))
+        })
+    }
+
+    /// Begins a partition anew, empty on `primary` and `backups`, at the epoch after `epoch`.
+    fn begin(
+        &mut self,
+        partition: PartitionId,
+        epoch: Epoch,
+        primary: NodeId,
+        backups: &[NodeId],
+    ) -> bool {
+        let mut owners = Vec::with_capacity(1 + backups.len().min(COPIES_MAX));
+        for &node in std::iter::once(&primary).chain(backups) {
+            if !self.is_live(node) || owners.contains(&node) || owners.len() == COPIES_MAX {
+                return false;
+            }
+            owners.push(node);
+        }
+        let Some(assignment) = self.partitions.get_mut(partition.index()) else { return false };
+        let fits = assignment.epoch == epoch;
+        if fits {
+            let epoch = epoch.next();
+            *assignment =
+                Assignment { epoch, origin: epoch, primary, isr: owners, learners: Vec::new() };
+        }
+        fits
+    }
+
+    fn complete(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) -> bool {
+        // A dead primary's word comes too late: the copy may be asked to seal already.
+        let vouched = self.primary_is_live(partition) && self.is_live(node);
+        self.reign(partition, epoch).is_some_and(|assignment| {
+            let fits = vouched && take(&mut assignment.learners, node);
+            if fits {
+                assignment.isr.push(node);
+            }
+            fits
+        })
+    }
+
+    /// Invariant (f): whether enough live complete copies remain without that of `node`.
+    fn may_remove(&self, partition: PartitionId, node: NodeId) -> bool {
+        let Some(assignment) = self.assignment(partition) else { return false };
+        let remaining =
+            assignment.isr.iter().filter(|&&other| other != node && self.is_live(other)).count();
+        let needed = if self.is_live(node) { self.replicas_wanted() } else { 1 };
+        remaining >= needed.max(1)
+    }
+
+    fn remove_copy(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) -> bool {
+        self.reign(partition, epoch)
+            .is_some_and(|assignment| assignment.primary != node && take(&mut assignment.isr, node))
+    }
+
+    fn failover(
+        &mut self,
+        partition: PartitionId,
+        epoch: Epoch,
+        primary: NodeId,
+        isr: &[NodeId],
+    ) -> bool {
+        let live = isr.iter().all(|&node| self.is_live(node));
+        self.reign(partition, epoch).is_some_and(|assignment| {
+            let fits = live
+                && isr.contains(&primary)
+                && is_distinct(isr)
+                && isr.iter().all(|node| assignment.isr.contains(node));
+            if fits {
+                assignment.epoch = assignment.epoch.next();
+                assignment.primary = primary;
+                assignment.isr = isr.to_vec();
+            }
+            fits
+        })
+    }
+
+    fn define_map(&mut self, definition: &MapDefinition) -> bool {
+        if !(1..=NAME_BYTES_MAX).contains(&definition.name.len()) {
+            return false;
+        }
+        let known = self.maps.iter_mut().find(|map| map.name == definition.name);
+        if let Some(map) = known {
+            let changed = map.defaults != definition.defaults;
+            map.defaults = definition.defaults;
+            return changed;
+        }
+        let fits = self.maps.len() < MAP_COUNT_MAX;
+        if fits {
+            self.maps.push(definition.clone());
+        }
+        fits
+    }
+}
+
+/// Who leaves goes on leaving; everything else may change.
+fn may_become(from: MemberStatus, to: MemberStatus) -> bool {
+    !(from == MemberStatus::Leaving && to == MemberStatus::Up)
+}
+
+fn take(nodes: &mut Vec<NodeId>, node: NodeId) -> bool {
+    let before = nodes.len();
+    nodes.retain(|&other| other != node);
+    nodes.len() < before
+}
+
+pub(super) fn is_distinct(nodes: &[NodeId]) -> bool {
+    nodes.iter().enumerate().all(|(i, node)| !nodes[..i].contains(node))
+}
