@@ -236,11 +236,18 @@ impl Membership {
         if !self.admit_news(now, source, news) {
             return;
         }
+        // As with gossip, a state is only taken from members that are not down.
+        let known = self.roster.get(source.node);
+        let member = known.is_some_and(|entry| entry.is_active() && entry.id == source);
+        if matches!(datagram.body, Body::Exchange { .. }) && !member {
+            self.counters.refused_stranger += 1;
+            return;
+        }
         self.counters.datagrams_in += 1;
         self.hear(now);
-        if self.roster.len() > 0 && self.wrongly_alone(source) {
+        if self.wrongly_alone(source) {
             self.start_over(now);
-            self.foca_call(now, |foca, effects| foca.announce(source, effects));
+            self.join(now, source);
         }
         match datagram.body {
             Body::Swim { bytes, .. } => {
@@ -251,7 +258,12 @@ impl Membership {
                 members,
                 ..
             } => {
-                self.exchange(now, source, answer_wanted, members);
+                self.foca_call(now, |foca, effects| {
+                    foca.apply_many(members.into_iter(), true, effects)
+                });
+                if answer_wanted {
+                    self.send_state(now, source, false);
+                }
             }
         }
     }
@@ -524,30 +536,6 @@ impl Membership {
         let incarnation = self.incarnation.get();
         for bytes in wire::encode_exchange(incarnation, me, answer_wanted, members.iter()) {
             self.send(to, bytes);
-        }
-    }
-
-    /// Takes in somebody's state. As with gossip, only from those that are members and not down.
-    fn exchange(
-        &mut self,
-        now: Now,
-        source: GossipId,
-        answer_wanted: bool,
-        members: Vec<Member<GossipId>>,
-    ) {
-        if !self
-            .roster
-            .get(source.node)
-            .is_some_and(|entry| entry.is_active() && entry.id == source)
-        {
-            self.counters.refused_stranger += 1;
-            return;
-        }
-        self.foca_call(now, |foca, effects| {
-            foca.apply_many(members.into_iter(), true, effects)
-        });
-        if answer_wanted {
-            self.send_state(now, source, false);
         }
     }
 
