@@ -63,7 +63,8 @@ pub fn cluster(nodes: usize, tick: u64) -> ClusterStatus {
         })
         .take(24)
         .collect();
-    let short = table.partitions.iter().filter(|partition| partition.backups.is_empty()).count();
+    let wanted = nodes.min(2);
+    let short = table.partitions.iter().filter(|held| held.backups.len() + 1 < wanted).count();
     ClusterStatus {
         node: id(0),
         incarnation: 1,
@@ -82,7 +83,7 @@ pub fn cluster(nodes: usize, tick: u64) -> ClusterStatus {
         dead_partitions: if is_healing(nodes) { vec![77] } else { vec![] },
         unavailable_partitions: u32::from(is_healing(nodes)),
         under_replicated_partitions: short as u32,
-        copies_wanted: nodes.min(2) as u8,
+        copies_wanted: wanted as u8,
         counters: [("commands".to_owned(), 1_234_567 + tick * 9_000)].into(),
     }
 }
@@ -101,7 +102,7 @@ pub fn table(nodes: usize, tick: u64) -> PartitionsStatus {
             PartitionView {
                 epoch: 3,
                 primary: Some(if is_healing(nodes) && n == 77 { id(nodes - 1) } else { id(primary) }),
-                backups: if attaching || n == 77 { vec![] } else { backup.clone().into_iter().collect() },
+                backups: if attaching || (is_healing(nodes) && n == 77) { vec![] } else { backup.clone().into_iter().collect() },
                 learners: if attaching && n != 77 { backup.into_iter().collect() } else { vec![] },
             }
         })
