@@ -1,15 +1,29 @@
-//! The storage engine: one [`Arena`] a node for the bytes, one [`Shard`] a partition for the index.
+//! The storage engine: one [`Arena`] a node for the bytes, one [`Shard`] a partition for the
+//! index, and the [`Keyspace`] that commands see.
+//!
+//! - [`Arena`] holds every entry (header, key and value in one piece) in pages of equal
+//!   slots, 16 sizes a doubling; entries beyond 4 KiB have an allocation of their own.
+//! - A shard's index is a linear-probing table of 64-bit slots (32 bits of hash, 32 bits of where
+//!   in the arena), *kept in hash order* and cut into segments of a few thousand. So growing moves
+//!   a bounded number of slots, and a scan by hash prefix is a walk.
+//! - [`Keyspace`] decides expiry and eviction (the primary's decisions) and turns every change
+//!   into a record; [`Shard::apply`] is what backups do with those records.
+//!
+//! **Architecture Invariant:** key bytes are always compared; a hash alone never identifies a key.
 
-use super::hlc::Hlc;
-use super::ids::{MapId, Version};
-use super::time::Now;
+mod arena;
+mod digest;
+mod entry;
+mod eviction;
+mod index;
+mod keyspace;
+mod segment;
+mod shard;
+mod token;
 
-/// What an entry's value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EntryKind {
-    /// A string: any bytes.
-    String = 0,
-    /// A lock: see the lock commands.
-    Lock = 1,
-}
+pub use arena::Arena;
+pub use entry::{EntryKind, EntryView, KeyRef};
+pub use eviction::{Eviction, UnknownEviction};
+pub use keyspace::{Keyspace, KeyspaceContext};
+pub use shard::{ScanLimit, Shard};
+pub use token::FencingToken;

@@ -1,0 +1,523 @@
+//! The arena: every entry's bytes, in pages of equal slots.
+//!
+//! A page is 64 KiB cut into slots of one size; there are 16 sizes a doubling, so that a slot is
+//! on average 3 % larger than its entry. Entries beyond [`SMALL_BYTES_MAX`] have an allocation of
+//! their own, found through a page that holds nothing but those. An empty page goes back to the
+//! allocator; sparse ones are *drained*: nothing new goes there, and shards move out what they
+//! still hold there ([`Shard::tidy`](super::Shard::tidy)).
+
+use super::entry::{self, EntryView, SMALL_BYTES_MAX, Shape};
+use crate::engine::ids::{MapId, Version};
+use std::collections::BTreeMap;
+
+const PAGE_BYTES: usize = 64 << 10;
+/// Slots of a page are numbered by the low bits of an entry's id.
+const SLOT_BITS: u32 = 11;
+const SLOT_COUNT_MAX: usize = 1 << SLOT_BITS;
+const PAGE_COUNT_MAX: usize = 1 << (32 - SLOT_BITS);
+/// Allocations a page of large entries leads to.
+const LARGE_SLOT_COUNT: usize = 256;
+/// The smallest slot: a page has at most `SLOT_COUNT_MAX` of them.
+const SLOT_BYTES_MIN: usize = 32;
+/// Sizes of slots, 16 a doubling from 16 bytes on.
+const CLASS_COUNT: usize = 16 * 8 + 1;
+/// Empty pages kept for the next need instead of going back to the allocator.
+const SPARE_PAGES_MAX: usize = 4;
+const NONE: u16 = u16::MAX;
+
+const _: () = assert!(PAGE_BYTES / SLOT_BYTES_MIN <= SLOT_COUNT_MAX);
+const _: () = assert!(class_of(SMALL_BYTES_MAX) == CLASS_COUNT - 1);
+const _: () = assert!(class_bytes(CLASS_COUNT - 1) == SMALL_BYTES_MAX);
+
+/// The class of slots for `bytes` (at least 16): the smallest that holds them.
+const fn class_of(bytes: usize) -> usize {
+    // The 4 bits behind the leading one count within a doubling; rounding up carries by itself.
+    let last = bytes - 1;
+    let doubling = last.ilog2();
+    let step = doubling - 4;
+    let within = (last >> step) & 15;
+    (doubling as usize - 4) * 16 + within + 1
+}
+
+/// The bytes of a slot of this class.
+const fn class_bytes(class: usize) -> usize {
+    (16 + class % 16) << (class / 16)
+}
+
+/// Which entry: a page and a slot in it. Never zero, so that zero can mean an empty table slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryId(pub u32);
+
+impl EntryId {
+    fn page(self) -> usize {
+        (self.0 >> SLOT_BITS) as usize
+    }
+
+    fn slot(self) -> usize {
+        self.0 as usize & (SLOT_COUNT_MAX - 1)
+    }
+
+    fn of(page: usize, slot: u16) -> EntryId {
+        EntryId((page as u32) << SLOT_BITS | u32::from(slot))
+    }
+}
+
+#[derive(Debug)]
+enum Body {
+    /// No page here now.
+    Vacant,
+    /// Equal slots, one after the other.
+    Slots(Box<[u8]>),
+    /// Allocations of large entries; an empty one is free.
+    Large(Vec<Box<[u8]>>),
+}
+
+#[derive(Debug)]
+struct Page {
+    body: Body,
+    /// Index among the lists of pages with room; `CLASS_COUNT` for large entries.
+    class: u8,
+    draining: bool,
+    slot_bytes: u16,
+    slot_count: u16,
+    used: u16,
+    /// Slots from here on were never used.
+    fresh: u16,
+    /// First free slot below `fresh`; each free slot holds the next one.
+    free: u16,
+    /// Where this page stands in its class's list, if it does.
+    listed: Option<u32>,
+}
+
+impl Page {
+    fn new(body: Body, class: u8, slot_bytes: u16, slot_count: u16) -> Page {
+        Page {
+            body,
+            class,
+            draining: false,
+            slot_bytes,
+            slot_count,
+            used: 0,
+            fresh: 0,
+            free: NONE,
+            listed: None,
+        }
+    }
+}
+
+/// Every entry of one node, whatever its partition.
+///
+/// Entries are found through the [`Shard`](super::Shard)s that store them; a shard must be
+/// released to the arena before it is dropped, or its entries stay.
+#[derive(Debug)]
+pub struct Arena {
+    pages: Vec<Page>,
+    vacant: Vec<u32>,
+    spare: Vec<Box<[u8]>>,
+    /// By class: pages with a free slot that are not draining. The last list is for large entries.
+    with_room: Vec<Vec<u32>>,
+    /// Bytes in use: slots and allocations of entries.
+    entry_bytes: u64,
+    large_bytes: u64,
+    page_count: usize,
+    index_bytes: u64,
+    draining_count: usize,
+    /// Free bytes when pages to drain were last looked for.
+    free_bytes_at_plan: u64,
+    maps: BTreeMap<MapId, u64>,
+}
+
+impl Default for Arena {
+    fn default() -> Arena {
+        Arena::new()
+    }
+}
+
+/// What the allocator takes for an allocation: its sizes are 4 a doubling, as in most of them.
+pub(super) fn heap_bytes(bytes: usize) -> u64 {
+    if bytes <= 8 {
+        return 8 * u64::from(bytes > 0);
+    }
+    let step = 1 << ((bytes - 1).ilog2().saturating_sub(2)).min(16);
+    (bytes as u64).next_multiple_of(step)
+}
+
+/// What a large entry takes: its allocation and the pointer to it.
+fn large_bytes(bytes: &[u8]) -> u64 {
+    heap_bytes(bytes.len()) + size_of::<Box<[u8]>>() as u64
+}
+
+impl Arena {
+    /// An empty arena.
+    pub fn new() -> Arena {
+        Arena {
+            // Page 0 is never used: its slot 0 would be the id zero, which means "no entry".
+            pages: vec![Page::new(Body::Vacant, 0, 0, 0)],
+            vacant: Vec::new(),
+            spare: Vec::new(),
+            with_room: vec![Vec::new(); CLASS_COUNT + 1],
+            entry_bytes: 0,
+            large_bytes: 0,
+            page_count: 0,
+            index_bytes: 0,
+            draining_count: 0,
+            free_bytes_at_plan: 0,
+            maps: BTreeMap::new(),
+        }
+    }
+
+    /// Bytes that the stored entries take: their slots or allocations with all slack, the page
+    /// bookkeeping and the shards' indexes. This is what `max_memory` bounds, and what evicting
+    /// an entry lowers.
+    ///
+    /// Free slots are not in it, since the next entry of that size takes them;
+    /// [`bytes_resident`](Arena::bytes_resident) counts them too.
+    pub fn bytes_used(&self) -> u64 {
+        self.entry_bytes + self.index_bytes + self.bookkeeping_bytes()
+    }
+
+    /// Bytes held from the allocator: [`bytes_used`](Arena::bytes_used) with the free slots.
+    pub fn bytes_resident(&self) -> u64 {
+        self.page_bytes() + self.large_bytes + self.index_bytes + self.bookkeeping_bytes()
+    }
+
+    /// Bytes that the entries of a named map take on this node, without the index.
+    pub fn map_bytes(&self, map: MapId) -> u64 {
+        self.maps.get(&map).copied().unwrap_or(0)
+    }
+
+    /// Bytes that more entries may still take before the arena's numbering ends (128 GiB of
+    /// entries up to 4 KiB). Writers refuse what does not fit; storing it anyway panics.
+    pub fn bytes_left(&self) -> u64 {
+        ((PAGE_COUNT_MAX - self.pages.len() + self.vacant.len()) * PAGE_BYTES) as u64
+    }
+
+    fn bookkeeping_bytes(&self) -> u64 {
+        (self.pages.capacity() * size_of::<Page>()) as u64
+    }
+
+    fn page_bytes(&self) -> u64 {
+        ((self.page_count + self.spare.len()) * PAGE_BYTES) as u64
+    }
+
+    /// Free slots and page tails, in bytes.
+    fn free_bytes(&self) -> u64 {
+        (self.page_count * PAGE_BYTES) as u64 + self.large_bytes - self.entry_bytes
+    }
+
+    pub(super) fn note_index_bytes(&mut self, before: u64, after: u64) {
+        self.index_bytes = self.index_bytes - before + after;
+    }
+
+    pub(super) fn note_map_bytes(&mut self, map: MapId, added: u64, removed: u64) {
+        let bytes = self.maps.entry(map).or_default();
+        *bytes = *bytes + added - removed;
+        if *bytes == 0 {
+            self.maps.remove(&map);
+        }
+    }
+
+    /// The bytes of an entry.
+    #[inline]
+    pub(super) fn bytes(&self, id: EntryId) -> &[u8] {
+        let page = &self.pages[id.page()];
+        match &page.body {
+            Body::Slots(bytes) => {
+                let slot_bytes = usize::from(page.slot_bytes);
+                let start = id.slot() * slot_bytes;
+                &bytes[start..start + slot_bytes]
+            }
+            Body::Large(boxes) => &boxes[id.slot()],
+            Body::Vacant => &[],
+        }
+    }
+
+    fn bytes_mut(&mut self, id: EntryId) -> &mut [u8] {
+        let page = &mut self.pages[id.page()];
+        match &mut page.body {
+            Body::Slots(bytes) => {
+                let slot_bytes = usize::from(page.slot_bytes);
+                let start = id.slot() * slot_bytes;
+                &mut bytes[start..start + slot_bytes]
+            }
+            Body::Large(boxes) => &mut boxes[id.slot()],
+            Body::Vacant => &mut [],
+        }
+    }
+
+    /// The entry, read.
+    #[inline]
+    pub(super) fn view(&self, id: EntryId) -> EntryView<'_> {
+        entry::read(self.bytes(id))
+    }
+
+    /// What the entry takes, slack included.
+    pub(super) fn size(&self, id: EntryId) -> u64 {
+        let page = &self.pages[id.page()];
+        match &page.body {
+            Body::Large(boxes) => large_bytes(&boxes[id.slot()]),
+            _ => u64::from(page.slot_bytes),
+        }
+    }
+
+    /// Stores a new entry.
+    pub(super) fn insert(&mut self, view: &EntryView<'_>, value_hash: u64) -> EntryId {
+        let shape = view.shape();
+        let id = self.allocate(shape);
+        if shape.large {
+            let bytes = view.to_large(value_hash);
+            self.fill_large(id, bytes);
+        } else {
+            view.write_small(self.bytes_mut(id));
+        }
+        id
+    }
+
+    /// Stores an entry in the place of another, which is gone then. Returns where it is.
+    pub(super) fn replace(&mut self, id: EntryId, view: &EntryView<'_>, value_hash: u64) -> EntryId {
+        let shape = view.shape();
+        let page = &self.pages[id.page()];
+        let stays = match &page.body {
+            Body::Slots(_) => {
+                !shape.large && !page.draining && class_of(shape.bytes) == usize::from(page.class)
+            }
+            Body::Large(_) => shape.large,
+            Body::Vacant => false,
+        };
+        if !stays {
+            // Freed first: the new one may take the room that the old one leaves.
+            self.remove(id);
+            return self.insert(view, value_hash);
+        }
+        if shape.large {
+            self.empty_large(id);
+            let bytes = view.to_large(value_hash);
+            self.fill_large(id, bytes);
+        } else {
+            view.write_small(self.bytes_mut(id));
+        }
+        id
+    }
+
+    fn fill_large(&mut self, id: EntryId, bytes: Box<[u8]>) {
+        self.entry_bytes += large_bytes(&bytes);
+        self.large_bytes += large_bytes(&bytes);
+        if let Body::Large(boxes) = &mut self.pages[id.page()].body {
+            boxes[id.slot()] = bytes;
+        }
+    }
+
+    fn empty_large(&mut self, id: EntryId) {
+        if let Body::Large(boxes) = &mut self.pages[id.page()].body {
+            let bytes = std::mem::take(&mut boxes[id.slot()]);
+            self.entry_bytes -= large_bytes(&bytes);
+            self.large_bytes -= large_bytes(&bytes);
+        }
+    }
+
+    /// Notes a use of the entry.
+    pub(super) fn set_used(&mut self, id: EntryId, accessed_s: u32, frequency: u8) {
+        entry::set_used(self.bytes_mut(id), accessed_s, frequency);
+    }
+
+    /// Sets the expiry and the version of an entry. Returns where it is: it may have moved.
+    pub(super) fn set_expiry(&mut self, id: EntryId, expire_at_ms: u64, version: Version) -> EntryId {
+        if entry::set_expiry(self.bytes_mut(id), expire_at_ms, version) {
+            return id;
+        }
+        // Only small entries come here; the copy frees the arena for the new place.
+        let copy = self.bytes(id).to_vec();
+        let view = EntryView { expire_at_ms, version, ..entry::read(&copy) };
+        self.replace(id, &view, entry::value_hash(&copy))
+    }
+
+    fn allocate(&mut self, shape: Shape) -> EntryId {
+        let class = if shape.large { CLASS_COUNT } else { class_of(shape.bytes.max(SLOT_BYTES_MIN)) };
+        let page_index = match self.with_room[class].last() {
+            Some(&page) => page as usize,
+            None => self.open_page(class),
+        };
+        let page = &mut self.pages[page_index];
+        let slot = if page.free != NONE {
+            let slot = page.free;
+            page.free = match &page.body {
+                Body::Slots(bytes) => {
+                    let at = usize::from(slot) * usize::from(page.slot_bytes);
+                    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+                }
+                // Large pages are few and short: the next free one is looked for.
+                Body::Large(boxes) => next_free_large(boxes, slot, page.fresh),
+                Body::Vacant => NONE,
+            };
+            slot
+        } else {
+            page.fresh += 1;
+            page.fresh - 1
+        };
+        page.used += 1;
+        self.entry_bytes += u64::from(page.slot_bytes);
+        if page.used == page.slot_count {
+            self.unlist(page_index);
+        }
+        EntryId::of(page_index, slot)
+    }
+
+    /// Gives the room of an entry back. Returns how many bytes that were.
+    pub(super) fn remove(&mut self, id: EntryId) -> u64 {
+        let size = self.size(id);
+        self.empty_large(id);
+        let page_index = id.page();
+        let page = &mut self.pages[page_index];
+        let slot = id.slot() as u16;
+        match &mut page.body {
+            Body::Slots(bytes) => {
+                let at = id.slot() * usize::from(page.slot_bytes);
+                bytes[at..at + 2].copy_from_slice(&page.free.to_le_bytes());
+                page.free = slot;
+            }
+            Body::Large(_) => page.free = page.free.min(slot),
+            Body::Vacant => return 0,
+        }
+        page.used -= 1;
+        self.entry_bytes -= u64::from(page.slot_bytes);
+        if page.used == 0 {
+            self.close_page(page_index);
+        } else if page.listed.is_none() && !page.draining {
+            self.list(page_index);
+        }
+        size
+    }
+
+    fn open_page(&mut self, class: usize) -> usize {
+        let (body, slot_bytes, slot_count) = if class == CLASS_COUNT {
+            (Body::Large(vec![Box::default(); LARGE_SLOT_COUNT]), 0, LARGE_SLOT_COUNT)
+        } else {
+            let bytes =
+                self.spare.pop().unwrap_or_else(|| vec![0; PAGE_BYTES].into_boxed_slice());
+            let slot_bytes = class_bytes(class);
+            (Body::Slots(bytes), slot_bytes, PAGE_BYTES / slot_bytes)
+        };
+        let page = Page::new(body, class as u8, slot_bytes as u16, slot_count as u16);
+        let index = if let Some(index) = self.vacant.pop() {
+            self.pages[index as usize] = page;
+            index as usize
+        } else {
+            assert!(self.pages.len() < PAGE_COUNT_MAX, "the arena's numbering ends at 128 GiB");
+            self.pages.push(page);
+            self.pages.len() - 1
+        };
+        self.page_count += usize::from(class != CLASS_COUNT);
+        self.list(index);
+        index
+    }
+
+    fn close_page(&mut self, index: usize) {
+        self.unlist(index);
+        let page = &mut self.pages[index];
+        if page.draining {
+            page.draining = false;
+            self.draining_count -= 1;
+        }
+        if let Body::Slots(bytes) = std::mem::replace(&mut page.body, Body::Vacant) {
+            self.page_count -= 1;
+            if self.spare.len() < SPARE_PAGES_MAX {
+                self.spare.push(bytes);
+            }
+        }
+        self.vacant.push(index as u32);
+    }
+
+    fn list(&mut self, index: usize) {
+        let page = &mut self.pages[index];
+        let list = &mut self.with_room[usize::from(page.class)];
+        page.listed = Some(list.len() as u32);
+        list.push(index as u32);
+    }
+
+    fn unlist(&mut self, index: usize) {
+        let page = &mut self.pages[index];
+        let Some(at) = page.listed.take() else { return };
+        let list = &mut self.with_room[usize::from(page.class)];
+        list.swap_remove(at as usize);
+        if let Some(&moved) = list.get(at as usize) {
+            self.pages[moved as usize].listed = Some(at);
+        }
+    }
+
+    /// Whether the entry lies in a page that is being drained.
+    pub(super) fn is_draining(&self, id: EntryId) -> bool {
+        self.pages[id.page()].draining
+    }
+
+    /// Whether any page is being drained.
+    pub(super) fn has_draining(&self) -> bool {
+        self.draining_count > 0
+    }
+
+    /// Moves an entry to another page of its class.
+    pub(super) fn relocate(&mut self, id: EntryId) -> EntryId {
+        let copy = self.bytes(id).to_vec();
+        let view = entry::read(&copy);
+        let moved = self.insert(&view, 0);
+        self.remove(id);
+        moved
+    }
+
+    /// Looks for pages to drain if more than an eighth of the memory is free slots.
+    ///
+    /// In every class the emptiest pages are drained, as long as the other pages of the class have
+    /// room for what they hold.
+    pub(super) fn plan_draining(&mut self) {
+        const SLACK_BYTES: u64 = 1 << 20;
+        let free_bytes = self.free_bytes();
+        if free_bytes < self.free_bytes_at_plan / 2 {
+            self.free_bytes_at_plan = free_bytes;
+        }
+        let is_due = free_bytes > self.free_bytes_at_plan + self.free_bytes_at_plan / 16;
+        if self.draining_count > 0 || free_bytes < self.entry_bytes / 8 + SLACK_BYTES || !is_due {
+            return;
+        }
+        self.free_bytes_at_plan = free_bytes;
+        for class in 0..CLASS_COUNT {
+            let mut pages = self.with_room[class].clone();
+            pages.sort_by_key(|&page| self.pages[page as usize].used);
+            let mut room: u64 = pages.iter().map(|&page| self.room(page)).sum();
+            for page in pages {
+                let used = u64::from(self.pages[page as usize].used);
+                room -= self.room(page);
+                // Only pages at most three quarters full are worth the moves.
+                if used > room || used * 4 > u64::from(self.pages[page as usize].slot_count) * 3 {
+                    break;
+                }
+                room -= used;
+                self.unlist(page as usize);
+                self.pages[page as usize].draining = true;
+                self.draining_count += 1;
+            }
+        }
+    }
+
+    fn room(&self, page: u32) -> u64 {
+        let page = &self.pages[page as usize];
+        u64::from(page.slot_count - page.used)
+    }
+}
+
+fn next_free_large(boxes: &[Box<[u8]>], after: u16, fresh: u16) -> u16 {
+    (after + 1..fresh).find(|&slot| boxes[usize::from(slot)].is_empty()).unwrap_or(NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_their_sizes_with_little_slack() {
+        for bytes in SLOT_BYTES_MIN..=SMALL_BYTES_MAX {
+            let class = class_of(bytes);
+            assert!(class_bytes(class) >= bytes, "{bytes}");
+            assert!(class == 0 || class_bytes(class - 1) < bytes, "{bytes}");
+            assert!((class_bytes(class) - bytes) * 16 <= bytes, "{bytes}");
+        }
+    }
+}
