@@ -1,17 +1,18 @@
 //! The settings of a node: parsed once from flags, environment and file into [`NodeConfig`], whose
 //! values every other part can trust.
 //!
+//! - `credentials`: secrets and certificates;
 //! - `values`: the types of single settings (sizes, lengths of time, addresses);
 //! - `settings`: one layer of optional settings, as flags or any other source give them;
 //! - `sources`: which source wins, and who said what;
 //! - this file: the validated outcome.
 
-mod secret;
+mod credentials;
 mod settings;
 mod sources;
 mod values;
 
-pub use secret::Secret;
+pub use credentials::{Credentials, CredentialsError, Password};
 pub use settings::Settings;
 pub use sources::Origin;
 pub use values::{
@@ -20,15 +21,12 @@ pub use values::{
 };
 
 use crate::engine::table::{ClusterSettings, Survival};
-use sources::{SECRET_VARIABLE, Sources};
+use sources::Sources;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The shortest cluster secret, in bytes. The secret is the cluster's whole trust, so one that can
-/// be guessed off line is refused.
-const SECRET_BYTES_MIN: usize = 16;
 /// The longest key ever, in bytes.
 const KEY_BYTES_LIMIT: u64 = 64 << 10;
 /// The longest value ever, in bytes: as in Redis.
@@ -41,7 +39,7 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// [`NodeConfig::default`] is a single node on loopback with the built-in development secret.
 /// After changing fields by hand call [`check`](NodeConfig::check); [`NodeConfig::load`] has done
 /// so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Members to join by; none starts a cluster.
     pub seeds: Vec<HostPort>,
@@ -62,9 +60,9 @@ pub struct NodeConfig {
     /// The QUIC address that others should use; its host goes for RESP and admin too.
     pub advertise: Option<HostPort>,
     /// What peers are checked by.
-    pub trust: Trust,
+    pub credentials: Credentials,
     /// The password of the RESP door.
-    pub require_pass: Option<Secret>,
+    pub require_pass: Option<Password>,
     /// TLS at the RESP door.
     pub resp_tls: RespTls,
     /// Whether RESP clients get `MOVED` instead of being forwarded.
@@ -83,18 +81,6 @@ pub struct NodeConfig {
     pub log_filter: String,
     /// How log lines look.
     pub log_format: LogFormat,
-}
-
-/// What peers and QUIC clients are checked by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// The secret built into the program: no protection at all, so loopback only.
-    #[default]
-    Development,
-    /// The cluster's secret, at least 16 bytes.
-    Secret(Secret),
-    /// A directory with `ca.pem`, `node.pem` and `node.key`.
-    Certificates(PathBuf),
 }
 
 /// TLS at the RESP door.
@@ -133,7 +119,7 @@ impl Default for Limits {
             key_bytes_max: 64 << 10,
             value_bytes_max: 64 << 20,
             clients_max: 10_000,
-            op_timeout_ms: 5_000,
+            op_timeout_ms: 8_000,
         }
     }
 }
@@ -156,7 +142,7 @@ impl Default for NodeConfig {
             quic: loopback(7379),
             admin: loopback(9379),
             advertise: None,
-            trust: Trust::Development,
+            credentials: Credentials::Development,
             require_pass: None,
             resp_tls: RespTls::Off,
             resp_redirect: false,
@@ -253,7 +239,7 @@ impl NodeConfig {
         let replicas = given.replicas.map_or(default.cluster.replicas, |n| n.0 as u8);
         let limits = default.limits;
         Ok(NodeConfig {
-            trust: trust(&given, sources.secret.as_deref())?,
+            credentials: credentials(&given, sources.secret.clone())?,
             require_pass: given.require_pass_file.as_ref().map(password).transpose()?,
             resp_tls: resp_tls(&given)?,
             seeds: given.seed.unwrap_or_default(),
@@ -345,7 +331,7 @@ impl NodeConfig {
 
     /// Refuses to be reachable from other machines without a secret.
     fn check_exposure(&self) -> Result<(), Conflict> {
-        if self.trust != Trust::Development {
+        if !self.credentials.is_development() {
             return Ok(());
         }
         let why = "would be reachable from other machines with the built-in development secret, which \
@@ -420,30 +406,18 @@ fn conflict<T>(key: &'static str, reason: impl Into<String>) -> Result<T, Confli
     Err(Conflict { key, reason: reason.into() })
 }
 
-fn trust(given: &Settings, variable: Option<&str>) -> Result<Trust, Conflict> {
-    let refused = |reason| Conflict { key: "secret_file", reason };
-    let secret = match (&given.secret_file, variable) {
-        (Some(path), _) => Some(Secret::read(path).map_err(refused)?),
-        (None, Some(secret)) => Some(Secret::new(secret.trim())),
-        (None, None) => None,
-    };
-    match (secret, &given.certs) {
-        (Some(_), Some(_)) => conflict(
-            "certs",
-            format!("give either certificates or a secret (--secret-file, {SECRET_VARIABLE}), not both"),
-        ),
-        (Some(secret), None) if secret.expose().len() < SECRET_BYTES_MIN => Err(refused(format!(
-            "the cluster's secret is shorter than {SECRET_BYTES_MIN} bytes and could be guessed; \
-             `openssl rand -hex 32` makes a good one"
-        ))),
-        (Some(secret), None) => Ok(Trust::Secret(secret)),
-        (None, Some(directory)) => Ok(Trust::Certificates(directory.clone())),
-        (None, None) => Ok(Trust::Development),
-    }
+fn credentials(given: &Settings, secret: Option<String>) -> Result<Credentials, Conflict> {
+    Credentials::choose(given.secret_file.as_deref(), secret, given.certs.as_deref()).map_err(|error| {
+        let key = match error {
+            CredentialsError::Secret(_) => "secret_file",
+            _ => "certs",
+        };
+        Conflict { key, reason: error.to_string() }
+    })
 }
 
-fn password(path: &PathBuf) -> Result<Secret, Conflict> {
-    Secret::read(path).map_err(|reason| Conflict { key: "require_pass_file", reason })
+fn password(path: &PathBuf) -> Result<Password, Conflict> {
+    Password::read(path).map_err(|reason| Conflict { key: "require_pass_file", reason })
 }
 
 fn resp_tls(given: &Settings) -> Result<RespTls, Conflict> {

@@ -157,7 +157,8 @@ settings! {
         /// Redis connections at once [default: 10000]
         #[arg(long, value_name = "N", help_heading = "Clients")]
         max_clients: Bounded<1, 1_000_000>,
-        /// How long a command may wait for its partition before it is refused [default: 5s]
+        /// How long a command may wait for its partition before it is refused; more than a failover takes
+        /// [default: 8s]
         #[arg(long, value_name = "TIME", help_heading = "Clients")]
         op_timeout: Millis,
         /// Answer MOVED instead of forwarding, for cluster-aware Redis clients

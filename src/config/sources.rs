@@ -67,6 +67,9 @@ impl Sources {
         for key in flags.keys_set() {
             origins.insert(key, Origin::Flag(spelled(key)));
         }
+        if variables.secret.is_some() {
+            origins.entry("secret_file").or_insert(Origin::Variable(SECRET_VARIABLE.to_owned()));
+        }
         let settings = flags.or(variables.settings).or(file);
         Ok(Sources { settings, secret: variables.secret, origins })
     }
