@@ -8,3 +8,4 @@ pub mod clock;
 pub mod logging;
 pub mod pki;
 pub mod quic;
+pub mod raft;
