@@ -67,7 +67,10 @@ impl Authority {
     pub(super) fn from_pem(certificate: &str, key: &str) -> Result<Authority, rcgen::Error> {
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-        Ok(Authority { issuer: Issuer::new(authority_params(), KeyPair::from_pem(key)?), certificate })
+        Ok(Authority {
+            issuer: Issuer::new(authority_params(), KeyPair::from_pem(key)?),
+            certificate,
+        })
     }
 
     /// The authority's own certificate: what others trust.

@@ -78,12 +78,13 @@ pub fn issue(dir: &Path, name: &str, role: Role) -> Result<PathBuf, FilesError> 
     let authority = Authority::from_pem(&certificate, &key).map_err(|error| {
         FilesError::Content { path: ca_path.clone(), reason: error.to_string() }
     })?;
-    let issued = authority
-        .issue(role, name, SystemTime::now(), ISSUED_VALIDITY)
-        .map_err(sign_failed)?;
+    let issued =
+        authority.issue(role, name, SystemTime::now(), ISSUED_VALIDITY).map_err(sign_failed)?;
     // An authority made elsewhere may not match what we sign with: notice before it is deployed.
-    let key = PrivateKeyDer::from_pem_slice(issued.key.serialize_pem().as_bytes())
-        .map_err(|error| FilesError::Content { path: dir.join(CA_KEY), reason: error.to_string() })?;
+    let key =
+        PrivateKeyDer::from_pem_slice(issued.key.serialize_pem().as_bytes()).map_err(|error| {
+            FilesError::Content { path: dir.join(CA_KEY), reason: error.to_string() }
+        })?;
     Trust::from_issued(authority.certificate().clone(), vec![issued.certificate.clone()], key)?;
 
     let folder = dir.join(name);

@@ -7,10 +7,13 @@ use rustls::client::{Resumption, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
@@ -142,10 +145,13 @@ impl Trust {
         Ok(config)
     }
 
-    /// The key of QUIC's stateless resets (RFC 9000, 10.3). From one secret it is one key on all
-    /// nodes: a restarted process then resets its predecessor's connections at once.
-    pub(in crate::drivers) fn reset_key(&self) -> ring::hmac::Key {
-        ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.reset_key.as_slice())
+    /// The key of QUIC's stateless resets (RFC 9000, 10.3) for the endpoint at `addr`. Whoever
+    /// restarts there has the same key, and resets its predecessor's connections at once; other
+    /// addresses have others, so that no node's resets end another's connections.
+    pub(in crate::drivers) fn reset_key(&self, addr: SocketAddr) -> ring::hmac::Key {
+        use ring::hmac::{HMAC_SHA256, Key, sign};
+        let shared = Key::new(HMAC_SHA256, self.reset_key.as_slice());
+        Key::new(HMAC_SHA256, sign(&shared, addr.to_string().as_bytes()).as_ref())
     }
 
     fn identity(&self, role: Role, name: &'static str) -> Result<Arc<Identity>, TlsError> {
