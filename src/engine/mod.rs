@@ -4,6 +4,7 @@
 //! locks or ambient randomness. Time and entropy are arguments; results are values.
 
 pub mod client_wire;
+pub mod command;
 pub mod controller;
 pub mod dedup;
 pub mod frame;
@@ -12,6 +13,7 @@ pub mod ids;
 pub mod membership;
 pub mod placement;
 pub mod record;
+pub mod resp;
 pub mod store;
 pub mod table;
 pub mod time;

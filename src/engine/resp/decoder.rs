@@ -1,0 +1,385 @@
+//! Cutting a read buffer into commands.
+
+use super::inline;
+use smallvec::SmallVec;
+use thiserror::Error;
+
+/// The longest line: an inline command, or the line that carries a count or a length.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Arguments a command may have before the connection is authenticated.
+const UNTRUSTED_ARGS_MAX: i64 = 10;
+/// Bytes an argument may have before the connection is authenticated.
+const UNTRUSTED_BULK_BYTES_MAX: i64 = 16_384;
+
+/// What a peer may send. Lengths are checked against these before anything is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderLimits {
+    /// The most arguments of one command, its name included.
+    pub args_max: usize,
+    /// The longest argument, in bytes.
+    pub bulk_bytes_max: usize,
+    /// The longest command in all, in bytes as sent.
+    pub command_bytes_max: usize,
+}
+
+impl Default for DecoderLimits {
+    /// 1,048,576 arguments of at most 64 MiB, 256 MiB in all.
+    fn default() -> DecoderLimits {
+        DecoderLimits { args_max: 1 << 20, bulk_bytes_max: 64 << 20, command_bytes_max: 256 << 20 }
+    }
+}
+
+/// Whether the sender has proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It may use the whole of [`DecoderLimits`].
+    Authenticated,
+    /// It may send just enough to authenticate.
+    Stranger,
+}
+
+/// A breach of the protocol. The connection gets the text as an error and is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProtocolError {
+    /// A line beyond 64 KiB that is no array.
+    #[error("Protocol error: too big inline request")]
+    InlineTooBig,
+    /// An inline command whose quotes do not match.
+    #[error("Protocol error: unbalanced quotes in request")]
+    UnbalancedQuotes,
+    /// The line with the argument count does not end.
+    #[error("Protocol error: too big mbulk count string")]
+    CountLineTooBig,
+    /// The line with an argument's length does not end.
+    #[error("Protocol error: too big bulk count string")]
+    LengthLineTooBig,
+    /// The argument count is no number, or beyond the limit.
+    #[error("Protocol error: invalid multibulk length")]
+    InvalidCount,
+    /// An argument's length is no number, negative, or beyond the limit.
+    #[error("Protocol error: invalid bulk length")]
+    InvalidLength,
+    /// Too many arguments for a connection that has not authenticated.
+    #[error("Protocol error: unauthenticated multibulk length")]
+    StrangerCount,
+    /// Too long an argument for a connection that has not authenticated.
+    #[error("Protocol error: unauthenticated bulk length")]
+    StrangerLength,
+    /// Something else than `$` where an argument should start.
+    #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
+    ExpectedBulk(u8),
+    /// The command as a whole is beyond the limit.
+    #[error("Protocol error: too big request")]
+    CommandTooBig,
+}
+
+/// The outcome of [`Decoder::decode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// A whole command: [`Decoder::args`] gives its arguments, possibly none (an empty line).
+    Command {
+        /// Bytes of the buffer it took.
+        consumed: usize,
+    },
+    /// The command goes on beyond the buffer.
+    Incomplete {
+        /// At least so many more bytes belong to it, at least 1: what to reserve before reading on.
+        needed: usize,
+    },
+}
+
+/// Where an argument lies: in the buffer, or in `unquoted` for an inline command.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+/// Decodes one command at a time from the front of a buffer, remembering how far it got.
+///
+/// Between calls that return [`Decoded::Incomplete`] the buffer may grow but must keep its front,
+/// so a command that arrives in pieces is scanned only once.
+///
+/// ```
+/// use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Trust};
+/// let mut decoder = Decoder::new(DecoderLimits::default());
+/// let input = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n";
+/// let Decoded::Command { consumed } = decoder.decode(input, Trust::Authenticated)? else { panic!() };
+/// assert_eq!(decoder.args(input).as_slice(), [&b"GET"[..], b"k"]);
+/// let rest = &input[consumed..];
+/// decoder.decode(rest, Trust::Authenticated)?;
+/// assert_eq!(decoder.args(rest).as_slice(), [b"PING"]);
+/// # Ok::<(), ringdove::engine::resp::ProtocolError>(())
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    limits: DecoderLimits,
+    stage: Stage,
+    /// Bytes of the buffer dealt with.
+    position: usize,
+    /// Arguments still to come after those in `spans`.
+    missing: usize,
+    spans: SmallVec<[Span; 8]>,
+    /// Arguments of an inline command, unquoted, end to end.
+    unquoted: Vec<u8>,
+    is_inline: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// At the start of a command.
+    Start,
+    /// At the line that gives the next argument's length.
+    Length,
+    /// At an argument of so many bytes.
+    Bulk(usize),
+    /// A whole command is in `spans`.
+    Complete,
+}
+
+impl Decoder {
+    /// A decoder at the start of a command.
+    pub fn new(limits: DecoderLimits) -> Decoder {
+        Decoder {
+            limits,
+            stage: Stage::Start,
+            position: 0,
+            missing: 0,
+            spans: SmallVec::new(),
+            unquoted: Vec::new(),
+            is_inline: false,
+        }
+    }
+
+    /// Decodes the command at the front of `buffer`, or goes on with it.
+    ///
+    /// # Errors
+    /// When the bytes are not RESP or go beyond the limits. The connection can't be read any further.
+    pub fn decode(&mut self, buffer: &[u8], trust: Trust) -> Result<Decoded, ProtocolError> {
+        if self.stage == Stage::Complete {
+            self.stage = Stage::Start;
+        }
+        if self.stage == Stage::Start {
+            self.position = 0;
+            self.missing = 0;
+            self.spans.clear();
+            self.is_inline = false;
+            match buffer.first() {
+                None => return Ok(Decoded::Incomplete { needed: 1 }),
+                Some(b'*') => {}
+                Some(_) => return self.decode_inline(buffer),
+            }
+            let Some((line, next)) = line_at(buffer, 1, ProtocolError::CountLineTooBig)? else {
+                return Ok(Decoded::Incomplete { needed: 1 });
+            };
+            let count = parse_length(line).ok_or(ProtocolError::InvalidCount)?;
+            if count > self.limits.args_max as i64 {
+                return Err(ProtocolError::InvalidCount);
+            }
+            if trust == Trust::Stranger && count > UNTRUSTED_ARGS_MAX {
+                return Err(ProtocolError::StrangerCount);
+            }
+            self.position = next;
+            self.missing = usize::try_from(count).unwrap_or(0);
+            self.stage = Stage::Length;
+        }
+        while self.missing > 0 {
+            if self.stage == Stage::Length {
+                match buffer.get(self.position) {
+                    None => return Ok(Decoded::Incomplete { needed: 1 }),
+                    Some(b'$') => {}
+                    Some(&other) => return Err(ProtocolError::ExpectedBulk(printable(other))),
+                }
+                let Some((line, next)) = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)? else {
+                    return Ok(Decoded::Incomplete { needed: 1 });
+                };
+                let length = parse_length(line).ok_or(ProtocolError::InvalidLength)?;
+                if length < 0 || length > self.limits.bulk_bytes_max as i64 {
+                    return Err(ProtocolError::InvalidLength);
+                }
+                if trust == Trust::Stranger && length > UNTRUSTED_BULK_BYTES_MAX {
+                    return Err(ProtocolError::StrangerLength);
+                }
+                if next + length as usize > self.limits.command_bytes_max {
+                    return Err(ProtocolError::CommandTooBig);
+                }
+                self.position = next;
+                self.stage = Stage::Bulk(length as usize);
+            }
+            if let Stage::Bulk(length) = self.stage {
+                let end = self.position + length;
+                if buffer.len() < end + 2 {
+                    return Ok(Decoded::Incomplete { needed: end + 2 - buffer.len() });
+                }
+                self.spans.push(Span { start: self.position, end });
+                self.position = end + 2;
+                self.missing -= 1;
+                self.stage = Stage::Length;
+            }
+        }
+        self.stage = Stage::Complete;
+        Ok(Decoded::Command { consumed: self.position })
+    }
+
+    /// The arguments of the command that [`Decoder::decode`] just completed at the front of `buffer`.
+    pub fn args<'a>(&'a self, buffer: &'a [u8]) -> SmallVec<[&'a [u8]; 8]> {
+        let source = if self.is_inline { &self.unquoted[..] } else { buffer };
+        self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
+    }
+
+    fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {
+        let seen = &buffer[..buffer.len().min(LINE_BYTES_MAX + 1)];
+        let Some(end) = seen.iter().position(|&byte| byte == b'\n') else {
+            if buffer.len() > LINE_BYTES_MAX {
+                return Err(ProtocolError::InlineTooBig);
+            }
+            return Ok(Decoded::Incomplete { needed: 1 });
+        };
+        let line = &buffer[..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.unquoted.clear();
+        let spans = &mut self.spans;
+        inline::split(line, &mut self.unquoted, |start, end| spans.push(Span { start, end }))
+            .ok_or(ProtocolError::UnbalancedQuotes)?;
+        self.is_inline = true;
+        self.stage = Stage::Complete;
+        self.position = end + 1;
+        Ok(Decoded::Command { consumed: self.position })
+    }
+}
+
+/// The line from `start` without its CRLF, and where the next one starts; `None` if it goes on
+/// beyond the buffer.
+#[inline]
+fn line_at(
+    buffer: &[u8],
+    start: usize,
+    too_big: ProtocolError,
+) -> Result<Option<(&[u8], usize)>, ProtocolError> {
+    let rest = &buffer[start..];
+    let seen = &rest[..rest.len().min(LINE_BYTES_MAX + 1)];
+    match seen.iter().position(|&byte| byte == b'\r') {
+        Some(end) if end + 2 <= rest.len() => Ok(Some((&rest[..end], start + end + 2))),
+        Some(_) => Ok(None),
+        None if rest.len() > LINE_BYTES_MAX => Err(too_big),
+        None => Ok(None),
+    }
+}
+
+/// A decimal length: an optional minus, no plus, no leading zero, at most 18 digits.
+#[inline]
+fn parse_length(line: &[u8]) -> Option<i64> {
+    let (negative, digits) = match line.strip_prefix(b"-") {
+        Some(digits) => (true, digits),
+        None => (false, line),
+    };
+    if digits.is_empty() || digits.len() > 18 || (digits[0] == b'0' && (digits.len() > 1 || negative)) {
+        return None;
+    }
+    let mut value = 0i64;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + i64::from(digit - b'0');
+    }
+    Some(if negative { -value } else { value })
+}
+
+/// The byte itself, unless it would break the line that quotes it.
+fn printable(byte: u8) -> u8 {
+    if byte.is_ascii_graphic() || byte == b' ' { byte } else { b' ' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode_all(input: &[u8], pieces: &[usize]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        let (mut buffer, mut commands) = (Vec::new(), Vec::new());
+        let mut from = 0;
+        for &to in pieces.iter().chain([&input.len()]) {
+            buffer.extend_from_slice(&input[from..to]);
+            from = to;
+            while let Decoded::Command { consumed } = decoder.decode(&buffer, Trust::Authenticated)? {
+                commands.push(decoder.args(&buffer).iter().map(|arg| arg.to_vec()).collect());
+                buffer.drain(..consumed);
+            }
+        }
+        Ok(commands)
+    }
+
+    fn check(input: &str, expected: &[&[&str]]) {
+        let expected: Vec<Vec<Vec<u8>>> =
+            expected.iter().map(|args| args.iter().map(|arg| arg.as_bytes().to_vec()).collect()).collect();
+        let input = input.as_bytes();
+        assert_eq!(decode_all(input, &[]).unwrap(), expected);
+        for cut in 0..=input.len() {
+            assert_eq!(decode_all(input, &[cut]).unwrap(), expected, "cut at {cut}");
+        }
+        let bytes: Vec<usize> = (0..input.len()).collect();
+        assert_eq!(decode_all(input, &bytes).unwrap(), expected, "byte by byte");
+    }
+
+    fn refuse(input: &[u8], expected: &str) {
+        assert_eq!(decode_all(input, &[]).unwrap_err().to_string(), expected, "{}", input.escape_ascii());
+    }
+
+    #[test]
+    fn arrays_and_inline_commands_at_every_split() {
+        check("*1\r\n$4\r\nPING\r\n", &[&["PING"]]);
+        check("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\nPING\r\n", &[&["SET", "k", ""], &["PING"]]);
+        check("*0\r\n*-1\r\n\r\n*1\r\n$4\r\nPING\r\n", &[&[], &[], &[], &["PING"]]);
+        check("  set  k \"a b\\x41\\n\" 'it\\'s'\n", &[&["set", "k", "a bA\n", "it's"]]);
+        check("PING\nPING\r\n", &[&["PING"], &["PING"]]);
+        check("*2\r\n$4\r\nECHO\r\n$4\r\n\r\n\r\n\r\n", &[&["ECHO", "\r\n\r\n"]]);
+    }
+
+    #[test]
+    fn hostile_input_is_refused_with_the_text_of_redis() {
+        refuse(b"*x\r\n", "Protocol error: invalid multibulk length");
+        refuse(b"*1048577\r\n", "Protocol error: invalid multibulk length");
+        refuse(b"*99999999999999999999\r\n", "Protocol error: invalid multibulk length");
+        refuse(b"*+1\r\n", "Protocol error: invalid multibulk length");
+        refuse(b"*1\r\n:4\r\n", "Protocol error: expected '$', got ':'");
+        refuse(b"*1\r\n\r\n", "Protocol error: expected '$', got ' '");
+        refuse(b"*1\r\n$-1\r\n", "Protocol error: invalid bulk length");
+        refuse(b"*1\r\n$67108865\r\n", "Protocol error: invalid bulk length");
+        refuse(b"*1\r\n$9223372036854775808\r\n", "Protocol error: invalid bulk length");
+        refuse(b"set \"k\r\n", "Protocol error: unbalanced quotes in request");
+        refuse(b"set \"k\"x\r\n", "Protocol error: unbalanced quotes in request");
+        refuse(&[b'a'; LINE_BYTES_MAX + 2], "Protocol error: too big inline request");
+        let mut endless = b"*".to_vec();
+        endless.resize(LINE_BYTES_MAX + 3, b'1');
+        refuse(&endless, "Protocol error: too big mbulk count string");
+        let mut endless = b"*1\r\n$".to_vec();
+        endless.resize(LINE_BYTES_MAX + 8, b'1');
+        refuse(&endless, "Protocol error: too big bulk count string");
+    }
+
+    #[test]
+    fn strangers_get_little() {
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        assert_eq!(decoder.decode(b"*11\r\n", Trust::Stranger), Err(ProtocolError::StrangerCount));
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        assert_eq!(decoder.decode(b"*1\r\n$16385\r\n", Trust::Stranger), Err(ProtocolError::StrangerLength));
+    }
+
+    #[test]
+    fn a_big_bulk_says_how_much_is_missing() {
+        let mut decoder = Decoder::new(DecoderLimits::default());
+        let mut buffer = b"*2\r\n$3\r\nGET\r\n$1000000\r\n".to_vec();
+        assert_eq!(decoder.decode(&buffer, Trust::Authenticated), Ok(Decoded::Incomplete { needed: 1_000_002 }));
+        buffer.extend_from_slice(&[7; 10]);
+        assert_eq!(decoder.decode(&buffer, Trust::Authenticated), Ok(Decoded::Incomplete { needed: 999_992 }));
+    }
+
+    #[test]
+    fn a_command_is_bounded_as_a_whole() {
+        let limits = DecoderLimits { command_bytes_max: 40, ..DecoderLimits::default() };
+        let mut decoder = Decoder::new(limits);
+        let input = b"*2\r\n$20\r\naaaaaaaaaaaaaaaaaaaa\r\n$20\r\n";
+        assert_eq!(decoder.decode(input, Trust::Authenticated), Err(ProtocolError::CommandTooBig));
+    }
+}
