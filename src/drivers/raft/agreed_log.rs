@@ -279,6 +279,9 @@ impl AgreedLog {
         if seat.left.contains(&group) || *seat.group.get_or_init(|| group) != group {
             return Err(Refusal::Foreign { theirs: group });
         }
+        if !seat.is_running() {
+            return Err(Refusal::Stopped);
+        }
         let response = match request {
             Request::Append(request) => encoded(seat.raft.append_entries(request).await),
             Request::Vote(request) => encoded(seat.raft.vote(request).await),
@@ -305,6 +308,9 @@ impl AgreedLog {
     }
 
     async fn write(&self, seat: &Seat, command: LogCommand) -> Result<Proposed, ProposeError> {
+        if !seat.is_running() {
+            return Err(ProposeError::Stopped);
+        }
         let write = tokio::time::timeout(self.propose_timeout(), seat.raft.client_write(command));
         let response = write.await.map_err(|_| ProposeError::InDoubt)?.map_err(|error| match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.not_leader(seat, &forward),
@@ -313,9 +319,8 @@ impl AgreedLog {
             RaftError::APIError(
                 ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_),
             ) => ProposeError::Unavailable,
-            // It may have been in the log of the voter that stopped, and committed by others.
-            RaftError::Fatal(_) if seat.is_running() => ProposeError::InDoubt,
-            RaftError::Fatal(_) => ProposeError::Stopped,
+            // It stopped in the middle: the entry may have reached others, who commit it.
+            RaftError::Fatal(_) => ProposeError::InDoubt,
         })?;
         let Reply { version, applied } = response.data;
         applied.map(|applied| Proposed { table_version: version, applied }).ok_or(ProposeError::Unavailable)
@@ -337,6 +342,9 @@ impl AgreedLog {
     /// [`ReadError`]. Waits at most [`LogConfig::propose_ms`].
     pub async fn read_table(&self) -> Result<Arc<Table>, ReadError> {
         let seat = self.seat();
+        if !seat.is_running() {
+            return Err(ReadError::Stopped);
+        }
         let read = tokio::time::timeout(self.propose_timeout(), seat.raft.ensure_linearizable(ReadPolicy::ReadIndex));
         read.await.map_err(|_| ReadError::Unavailable)?.map_err(|error| match error {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
@@ -447,13 +455,17 @@ impl AgreedLog {
         Ok(seat)
     }
 
-    /// Whether a change of the voters is under way in the log.
+    /// Waits until exactly these nodes vote and that is committed, as this node sees it.
     #[cfg(test)]
-    pub(super) fn is_changing_voters(&self) -> bool {
-        let metrics = self.seat().raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().get_joint_config().len() > 1
-            || metrics.membership_config.log_id() != metrics.committed_membership_config.log_id()
+    pub(super) async fn voters_settled(&self, voters: &[NodeId]) {
+        let mut metrics = self.seat().raft.server_metrics();
+        let settled = |membership: &super::command::StoredMembership| {
+            membership.membership().get_joint_config().len() == 1
+                && membership.voter_ids().eq(voters.iter().copied())
+        };
+        while !settled(&metrics.borrow_and_update().committed_membership_config) {
+            metrics.changed().await.expect("openraft runs");
+        }
     }
 
     pub(super) fn seat(&self) -> Arc<Seat> {

@@ -6,7 +6,7 @@
 
 use super::command::{LogCommand, LogEntry, LogId, LogTypes, Snapshot, SnapshotMeta, SnapshotTable, Vote};
 use super::config::{ENTRIES_PER_RPC_MAX, RPC_BODY_BYTES_MAX};
-use crate::engine::ids::{Incarnation, NodeId, PARTITION_COUNT_MAX};
+use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::table::Table;
 use bytes::Bytes;
 use openraft::raft::{
@@ -173,7 +173,7 @@ impl Request {
             }
             Request::InstallSnapshot(vote, Snapshot { meta, snapshot }) => {
                 check_membership(meta.last_membership.membership())?;
-                if snapshot.as_deref().is_some_and(|table| !is_whole(table)) {
+                if snapshot.as_deref().is_some_and(|table| !is_sound(table)) {
                     return Err(Refusal::Malformed("table"));
                 }
                 (vote, true)
@@ -222,7 +222,7 @@ fn check_entries(request: &AppendEntriesRequest<LogTypes>) -> Result<(), Refusal
             return Err(Refusal::Malformed("entries out of order"));
         }
         match payload {
-            EntryPayload::Normal(LogCommand::Begin { table, .. }) if !is_whole(table) => {
+            EntryPayload::Normal(LogCommand::Begin { table, .. }) if !is_sound(table) => {
                 return Err(Refusal::Malformed("table"));
             }
             EntryPayload::Membership(membership) => check_membership(membership)?,
@@ -239,8 +239,7 @@ fn check_membership(membership: &Membership<NodeId, SocketAddr>) -> Result<(), R
     if complete { Ok(()) } else { Err(Refusal::Malformed("membership")) }
 }
 
-/// Whether the table has the partitions it says it has.
-fn is_whole(table: &Table) -> bool {
-    let count = table.settings.partitions;
-    count.is_power_of_two() && count <= PARTITION_COUNT_MAX && table.partitions.len() == usize::from(count)
+/// Whether the table can be worked with.
+fn is_sound(table: &Table) -> bool {
+    table.settings.partitions.is_power_of_two() && table.checks().is_ok()
 }

@@ -172,14 +172,7 @@ impl Cluster {
     /// Waits until exactly these nodes vote and nothing of the change is left to do.
     pub async fn wait_for_voters(&self, node: u64, voters: &[u64]) {
         let expected: Vec<NodeId> = voters.iter().map(|&node| NodeId(node)).collect();
-        let log = self.log(node);
-        let mut leadership = log.leadership();
-        patiently("voters", async {
-            while leadership.borrow_and_update().voters != expected || log.is_changing_voters() {
-                leadership.changed().await.unwrap();
-            }
-        })
-        .await;
+        patiently("voters", self.log(node).voters_settled(&expected)).await;
     }
 
     /// Waits until one of the nodes leads, and says which.

@@ -103,9 +103,13 @@ async fn a_voter_that_was_cut_off_does_not_unseat_the_leader() {
     cluster.isolate(3);
     // Long enough to have asked for votes several times: counted in requests, not in time.
     cluster.wait_for_attempts(3, 12).await;
-    cluster.log(1).propose(entry("meanwhile")).await.unwrap();
+    // More than one request carries, fewer than call for a snapshot.
+    for round in 0..30 {
+        cluster.log(1).propose(entry(&round.to_string())).await.unwrap();
+    }
     cluster.heal();
-    cluster.wait_for_map(3, "meanwhile").await;
+    cluster.wait_for_map(3, "29").await;
+    assert_eq!(cluster.table_of(3), cluster.table_of(1));
     assert_eq!(cluster.log(1).status().term, term);
     assert_eq!(cluster.log(3).status().term, term);
     assert!(cluster.log(1).leadership().borrow().is_me);
