@@ -46,7 +46,9 @@ pub(super) enum LogCommand {
 impl fmt::Display for LogCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LogCommand::Begin { table, first } => write!(f, "begin at {} with {} changes", table.version, first.len()),
+            LogCommand::Begin { table, first } => {
+                write!(f, "begin at {} with {} changes", table.version, first.len())
+            }
             LogCommand::Change(entry) => write!(f, "{} changes", entry.len()),
         }
     }

@@ -12,7 +12,9 @@ pub(super) const ENTRIES_PER_RPC_MAX: usize = 12;
 
 // A full RPC fits its bound: at most one entry of a log carries a table. 64 KiB pay for log ids
 // and the rest of the request.
-const _: () = assert!(ENTRIES_PER_RPC_MAX * ENTRY_BYTES_MAX + TABLE_BYTES_MAX + (64 << 10) <= RPC_BODY_BYTES_MAX);
+const _: () = assert!(
+    ENTRIES_PER_RPC_MAX * ENTRY_BYTES_MAX + TABLE_BYTES_MAX + (64 << 10) <= RPC_BODY_BYTES_MAX
+);
 
 /// How the agreed log keeps time and when it compacts itself.
 ///

@@ -7,7 +7,9 @@ use crate::engine::ids::NodeId;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
 use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -29,7 +31,12 @@ pub trait RpcSender: Send + Sync + 'static {
     /// # Errors
     ///
     /// See [`RpcFailure`]. After any of them the request may or may not have been served.
-    fn call(&self, to: NodeId, body: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, RpcFailure>>;
+    fn call(
+        &self,
+        to: NodeId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, RpcFailure>>;
 }
 
 /// Why there is no response.
@@ -70,7 +77,12 @@ struct ChannelSender {
 }
 
 impl RpcSender for ChannelSender {
-    fn call(&self, to: NodeId, body: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, RpcFailure>> {
+    fn call(
+        &self,
+        to: NodeId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, RpcFailure>> {
         let outgoing = self.outgoing.clone();
         let exchange = async move {
             let (reply, response) = oneshot::channel();
@@ -124,13 +136,14 @@ impl Peer {
         // A voter has a group before it has anything to say.
         let group = self.group.get().ok_or_else(|| unreachable("no group"))?;
         let body = request.encode(*group).ok_or_else(|| garbled("request too large"))?;
-        let response = self.rpc.call(self.target, body, timeout).await.map_err(|failure| match failure {
-            RpcFailure::Timeout => {
-                RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
-            }
-            // Neither changes soon: back off.
-            RpcFailure::Unreachable | RpcFailure::Refused => unreachable(failure),
-        })?;
+        let response =
+            self.rpc.call(self.target, body, timeout).await.map_err(|failure| match failure {
+                RpcFailure::Timeout => {
+                    RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
+                }
+                // Neither changes soon: back off.
+                RpcFailure::Unreachable | RpcFailure::Refused => unreachable(failure),
+            })?;
         if response.len() > RPC_BODY_BYTES_MAX {
             return Err(garbled("response too large"));
         }
@@ -160,7 +173,11 @@ impl RaftNetworkV2<LogTypes> for Peer {
         self.exchange(RPCTypes::AppendEntries, &Request::Append(request), timeout).await
     }
 
-    async fn vote(&mut self, request: VoteRequest<LogTypes>, option: RPCOption) -> Result<Voted, RPCError<LogTypes>> {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<LogTypes>,
+        option: RPCOption,
+    ) -> Result<Voted, RPCError<LogTypes>> {
         self.exchange(RPCTypes::Vote, &Request::Vote(request), option.soft_ttl()).await
     }
 
@@ -192,6 +209,11 @@ impl RaftNetworkV2<LogTypes> for Peer {
         request: TransferLeaderRequest<LogTypes>,
         option: RPCOption,
     ) -> Result<Transferred, RPCError<LogTypes>> {
-        self.exchange(RPCTypes::TransferLeader, &Request::TransferLeader(request), option.soft_ttl()).await
+        self.exchange(
+            RPCTypes::TransferLeader,
+            &Request::TransferLeader(request),
+            option.soft_ttl(),
+        )
+        .await
     }
 }

@@ -1,7 +1,8 @@
 //! The table as openraft's state machine.
 
 use super::command::{
-    LogCommand, LogEntry, LogId, LogTypes, Reply, Snapshot, SnapshotMeta, SnapshotTable, StoredMembership,
+    LogCommand, LogEntry, LogId, LogTypes, Reply, Snapshot, SnapshotMeta, SnapshotTable,
+    StoredMembership,
 };
 
 use crate::engine::ids::TableVersion;
@@ -85,7 +86,10 @@ impl State {
                 self.table.as_mut().map(|table| Arc::make_mut(table).apply(changes))
             }
         };
-        Reply { version: self.table.as_ref().map_or(TableVersion(0), |table| table.version), applied }
+        Reply {
+            version: self.table.as_ref().map_or(TableVersion(0), |table| table.version),
+            applied,
+        }
     }
 
     fn publish(&self) {
@@ -134,7 +138,11 @@ impl RaftStateMachine<LogTypes> for TableMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotTable) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotTable,
+    ) -> Result<(), io::Error> {
         let mut state = self.state();
         state.table = snapshot.clone();
         state.applied = meta.last_log_id;
@@ -155,7 +163,8 @@ impl RaftSnapshotBuilder<LogTypes> for TableMachine {
     /// The state as it is now: the table is shared, not copied, until the next entry changes it.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let mut state = self.state();
-        let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
+        let meta =
+            SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
         let snapshot = Snapshot { meta, snapshot: state.table.clone() };
         state.snapshot = Some(snapshot.clone());
         Ok(snapshot)

@@ -69,18 +69,26 @@ fn leads(raft: &Raft, term: u64) -> bool {
 }
 
 /// Changes the voters to `voters`, and drops everybody else.
-async fn change(raft: &Raft, voters: &BTreeMap<NodeId, SocketAddr>, timeout: Duration) -> Result<(), ChangeError> {
+async fn change(
+    raft: &Raft,
+    voters: &BTreeMap<NodeId, SocketAddr>,
+    timeout: Duration,
+) -> Result<(), ChangeError> {
     let wanted: BTreeSet<NodeId> = voters.keys().copied().collect();
     let membership = raft.metrics().borrow_watched().membership_config.membership().clone();
     let known: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
 
-    let newcomers: BTreeMap<NodeId, SocketAddr> =
-        voters.iter().filter(|(id, _)| !known.contains(id)).map(|(id, address)| (*id, *address)).collect();
+    let newcomers: BTreeMap<NodeId, SocketAddr> = voters
+        .iter()
+        .filter(|(id, _)| !known.contains(id))
+        .map(|(id, address)| (*id, *address))
+        .collect();
     if !newcomers.is_empty() {
         submit(raft, ChangeMembers::AddNodes(newcomers), true, timeout).await?;
     }
     // Learners nobody wants any more: newcomers that were given up.
-    let strays: BTreeSet<NodeId> = membership.learner_ids().filter(|id| !wanted.contains(id)).collect();
+    let strays: BTreeSet<NodeId> =
+        membership.learner_ids().filter(|id| !wanted.contains(id)).collect();
     if !strays.is_empty() {
         submit(raft, ChangeMembers::RemoveNodes(strays), false, timeout).await?;
     }

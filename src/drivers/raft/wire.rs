@@ -4,14 +4,16 @@
 //! response is a postcard body. What arrives is checked beyond its form: openraft trusts its
 //! peers, so whatever it would stumble over is refused here.
 
-use super::command::{LogCommand, LogEntry, LogId, LogTypes, Snapshot, SnapshotMeta, SnapshotTable, Vote};
+use super::command::{
+    LogCommand, LogEntry, LogId, LogTypes, Snapshot, SnapshotMeta, SnapshotTable, Vote,
+};
 use super::config::{ENTRIES_PER_RPC_MAX, RPC_BODY_BYTES_MAX};
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::table::Table;
 use bytes::Bytes;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, Membership};
 use serde::de::DeserializeOwned;
@@ -119,7 +121,8 @@ impl Request {
             Request::Append(body) => postcard::to_extend(body, out),
             Request::Vote(body) | Request::PreVote(body) => postcard::to_extend(body, out),
             Request::InstallSnapshot(vote, Snapshot { meta, snapshot }) => {
-                let body = SnapshotBody { vote: *vote, meta: meta.clone(), table: snapshot.as_deref() };
+                let body =
+                    SnapshotBody { vote: *vote, meta: meta.clone(), table: snapshot.as_deref() };
                 postcard::to_extend(&body, out)
             }
             Request::TransferLeader(request) => {
@@ -140,7 +143,8 @@ impl Request {
         if bytes.len() > RPC_BODY_BYTES_MAX {
             return Err(Refusal::Malformed("too long"));
         }
-        let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Refusal::Malformed("too short"))?;
+        let (header, body) =
+            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(Refusal::Malformed("too short"))?;
         let &[version, kind, ref group @ ..] = header;
         if version != WIRE_VERSION {
             return Err(Refusal::Malformed("unknown version"));
@@ -218,7 +222,9 @@ fn check_entries(request: &AppendEntriesRequest<LogTypes>) -> Result<(), Refusal
     let mut previous = request.prev_log_id;
     for LogEntry { log_id, payload } in &request.entries {
         let expected_index = previous.map_or(Some(0), |id| id.index.checked_add(1));
-        if Some(log_id.index) != expected_index || previous.is_some_and(|id| id.leader_id > log_id.leader_id) {
+        if Some(log_id.index) != expected_index
+            || previous.is_some_and(|id| id.leader_id > log_id.leader_id)
+        {
             return Err(Refusal::Malformed("entries out of order"));
         }
         match payload {

@@ -3,7 +3,8 @@
 use super::super::*;
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::table::{
-    ClusterSettings, MapDefaults, MapDefinition, Member, MemberStatus, Survival, Table, TableChange, TableEntry,
+    ClusterSettings, MapDefaults, MapDefinition, Member, MemberStatus, Survival, Table,
+    TableChange, TableEntry,
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -40,7 +41,12 @@ struct Link {
 }
 
 impl RpcSender for Link {
-    fn call(&self, to: NodeId, body: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, RpcFailure>> {
+    fn call(
+        &self,
+        to: NodeId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, RpcFailure>> {
         let (links, from) = (self.links.clone(), self.me);
         let exchange = async move {
             links.traffic.send_modify(|traffic| {
@@ -48,7 +54,8 @@ impl RpcSender for Link {
                 *traffic.to.entry(to).or_default() += 1;
             });
             links.pass(from, to).await;
-            let log = links.logs.lock().unwrap().get(&to).cloned().ok_or(RpcFailure::Unreachable)?;
+            let log =
+                links.logs.lock().unwrap().get(&to).cloned().ok_or(RpcFailure::Unreachable)?;
             let response = log.handle(from, body).await;
             links.pass(to, from).await;
             response.map_err(|_| {
@@ -144,12 +151,16 @@ impl Cluster {
 
     /// Waits until `node` has sent `count` more requests.
     pub async fn wait_for_attempts(&self, node: u64, count: usize) {
-        self.wait_for_traffic(count, |traffic| traffic.from.get(&NodeId(node)).copied().unwrap_or(0)).await;
+        self.wait_for_traffic(count, |traffic| {
+            traffic.from.get(&NodeId(node)).copied().unwrap_or(0)
+        })
+        .await;
     }
 
     /// Waits until `count` more requests have been sent to `node`.
     pub async fn wait_for_attempts_to(&self, node: u64, count: usize) {
-        self.wait_for_traffic(count, |traffic| traffic.to.get(&NodeId(node)).copied().unwrap_or(0)).await;
+        self.wait_for_traffic(count, |traffic| traffic.to.get(&NodeId(node)).copied().unwrap_or(0))
+            .await;
     }
 
     async fn wait_for_traffic(&self, count: usize, seen: impl Fn(&Traffic) -> usize) {
@@ -160,7 +171,9 @@ impl Cluster {
 
     pub async fn wait_for_map(&self, node: u64, name: &str) {
         let mut tables = self.log(node).tables();
-        let has_map = |table: &Option<Arc<Table>>| table.as_ref().is_some_and(|table| table.map_id(name).is_some());
+        let has_map = |table: &Option<Arc<Table>>| {
+            table.as_ref().is_some_and(|table| table.map_id(name).is_some())
+        };
         patiently(name, tables.wait_for(has_map)).await.unwrap();
     }
 
@@ -196,7 +209,8 @@ async fn patiently<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 pub fn table(incarnation: Incarnation) -> Table {
-    let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let settings =
+        ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
     Table::new(incarnation, settings)
 }
 
