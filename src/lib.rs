@@ -11,8 +11,15 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod client;
 pub mod config;
 pub mod drivers;
 pub mod engine;
+pub mod error;
+pub mod map;
 #[cfg(feature = "sim")]
 pub mod sim;
+
+pub use client::{Client, ClientConfig};
+pub use error::Error;
+pub use map::{Caller, Map};

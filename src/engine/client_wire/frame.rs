@@ -105,7 +105,7 @@ pub enum Outcome {
     },
     /// It may or may not have run.
     InDoubt,
-    /// It did not run.
+    /// It did not run, or what is said of [`Refusal::Forgotten`].
     Refused(Refusal),
 }
 
@@ -124,6 +124,9 @@ pub enum Refusal {
     TooLarge,
     /// The node is about to stop.
     ShuttingDown,
+    /// A repeated write that may have run, of which nothing is remembered any more. To repeat it
+    /// once more is no use.
+    Forgotten,
 }
 
 /// A frame from a node.
@@ -369,6 +372,7 @@ impl Refusal {
             Refusal::MapRefused => 4,
             Refusal::TooLarge => 5,
             Refusal::ShuttingDown => 6,
+            Refusal::Forgotten => 7,
         }
     }
 
@@ -380,6 +384,7 @@ impl Refusal {
             4 => Refusal::MapRefused,
             5 => Refusal::TooLarge,
             6 => Refusal::ShuttingDown,
+            7 => Refusal::Forgotten,
             _ => return None,
         })
     }
@@ -514,7 +519,7 @@ mod tests {
             any::<u64>()
                 .prop_map(|version| Outcome::Moved { table_version: TableVersion(version) }),
             Just(Outcome::InDoubt),
-            (1u64..=6).prop_map(|code| Outcome::Refused(Refusal::from_wire(code).expect("known"))),
+            (1u64..=7).prop_map(|code| Outcome::Refused(Refusal::from_wire(code).expect("known"))),
         ]
     }
 
