@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn replies_become_errors_by_their_code() {
         assert_eq!(Error::of_reply("CLUSTERDOWN no majority"), Error::ClusterDown);
-        assert_eq!(Error::of_reply("OOM command not allowed"), Error::OutOfMemory("command not allowed".into()));
+        assert_eq!(
+            Error::of_reply("OOM command not allowed"),
+            Error::OutOfMemory("command not allowed".into())
+        );
         assert_eq!(Error::of_reply("ERR syntax error"), Error::Command("ERR syntax error".into()));
         assert_eq!(Error::of_reply("INDOUBT").write_outcome(), WriteOutcome::Unknown);
     }

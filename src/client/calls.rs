@@ -6,6 +6,8 @@ use super::link::{Answer, Link, Pending};
 use super::nodes::Nodes;
 use super::numbering::{Number, Numbering};
 use super::routing::Routing;
+use crate::drivers::pki::{Secret, Trust};
+use crate::drivers::quic::ClientDialer;
 use crate::engine::client_wire::frame::{ARGS_MAX, MAP_NAME_BYTES_MAX, RequestHead, request_bytes};
 use crate::engine::client_wire::{ClusterView, Outcome, Refusal};
 use crate::engine::ids::{ClientId, MapId, PartitionId};
@@ -90,11 +92,27 @@ impl Client {
     /// Connects by any seed and learns the table.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] if no seed answers before the deadline, with the last reason.
+    /// [`Error::NotAuthorised`] if all seeds turn us away, [`Error::Unreachable`] if none answers
+    /// before the deadline, with the last reason.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(super) async fn connect_by(config: ClientConfig, dialer: Box<dyn Dial>) -> Result<Client, Error> {
+    pub async fn connect(mut config: ClientConfig) -> Result<Client, Error> {
+        let trust = match config.trust.take() {
+            Some(trust) => trust,
+            None => Trust::from_secret(&Secret::development())
+                .map_err(|error| Error::NotAuthorised(error.to_string()))?,
+        };
+        let dialer = ClientDialer::bind(&trust, rand::random(), "")
+            .map_err(|error| Error::Unreachable(error.to_string()))?;
+        Client::connect_by(config, Box::new(dialer)).await
+    }
+
+    /// [`connect`](Self::connect), over channels of any kind.
+    pub(super) async fn connect_by(
+        config: ClientConfig,
+        dialer: Box<dyn Dial>,
+    ) -> Result<Client, Error> {
         let units = config.in_flight_bytes_max.div_ceil(UNIT_BYTES);
         let client = Client {
             inner: Arc::new(Inner {
@@ -123,7 +141,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`open_map`](Self::open_map).
-    pub async fn map<K: Key + ?Sized, V: Value>(&self, name: &str) -> Result<Map<K, V, Client>, Error> {
+    pub async fn map<K: Key + ?Sized, V: Value>(
+        &self,
+        name: &str,
+    ) -> Result<Map<K, V, Client>, Error> {
         self.map_with(name, MapOptions::default()).await
     }
 
@@ -201,14 +222,17 @@ impl Client {
                         // A node says the table first of all; one that is still to join has none.
                         let wait = tokio::time::timeout(TABLE_WAIT * 4, nodes.views.first());
                         if let Ok(view) = wait.await {
-                            return view;
+                            return Ok(view);
                         }
                         last = format!("{}: it knows no table", link.address());
                         avoided.push(link.address());
                     }
-                    Err(why) => {
-                        if why != "no address known" {
-                            last = why;
+                    Err(nobody) => {
+                        if let Some(why) = nobody.why() {
+                            why.clone_into(&mut last);
+                        }
+                        if nobody.is_hopeless() {
+                            return Err(Error::NotAuthorised(last.clone()));
                         }
                         avoided.clear();
                         tokio::time::sleep(PAUSE_MAX / 2).await;
@@ -216,8 +240,10 @@ impl Client {
                 }
             }
         };
-        let learned = timeout_at(deadline, learn).await;
-        learned.map_err(|_| Error::Unreachable(last))
+        match timeout_at(deadline, learn).await {
+            Ok(learned) => learned,
+            Err(_) => Err(Error::Unreachable(last)),
+        }
     }
 
     async fn run(&self, call: Call<'_>) -> Result<Success, Error> {
@@ -233,9 +259,10 @@ impl Client {
                 }
                 (Routing::of(args), request_bytes(args))
             }
-            Call::OpenMap { .. } => (Routing { slot: None, write: false, numbered: false }, UNIT_BYTES),
+            Call::OpenMap { .. } => (Routing::ANYWHERE, UNIT_BYTES),
         };
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(inner.units_max);
+        let units =
+            u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(inner.units_max);
         let partition = match routing.slot {
             Some(slot) => Some(self.view().await?.partition_of(slot)),
             None => None,
@@ -246,9 +273,14 @@ impl Client {
                 _ => None,
             };
             // Never closed, so that acquiring has no way to fail.
-            (number, inner.in_flight.acquire().await.ok(), inner.in_flight_units.acquire_many(units).await.ok())
+            (
+                number,
+                inner.in_flight.acquire().await.ok(),
+                inner.in_flight_units.acquire_many(units).await.ok(),
+            )
         };
-        let (number, _one, _units) = timeout_at(deadline, room).await.map_err(|_| Error::DeadlineExceeded)?;
+        let (number, _one, _units) =
+            timeout_at(deadline, room).await.map_err(|_| Error::DeadlineExceeded)?;
         let mut attempts = Attempts {
             call,
             partition,
@@ -285,8 +317,10 @@ impl Attempts<'_> {
     async fn once(&mut self, inner: &Inner) -> Next {
         let link = match inner.nodes.link_for(self.partition, &mut self.avoided).await {
             Ok(link) => link,
-            Err(why) => {
-                self.last = Some(Error::Unreachable(why));
+            Err(nobody) => {
+                if let Some(why) = nobody.why() {
+                    self.last = Some(Error::Unreachable(why.to_owned()));
+                }
                 self.avoided.clear();
                 return Next::Again(self.next_pause());
             }
@@ -323,7 +357,8 @@ impl Attempts<'_> {
                 } else if !self.repeatable {
                     return Next::Done(Err(Error::InDoubt));
                 }
-                self.last = Some(Error::Unreachable(format!("{}: connection lost", link.address())));
+                self.last =
+                    Some(Error::Unreachable(format!("{}: connection lost", link.address())));
                 Next::Again(Duration::ZERO)
             }
         }
@@ -336,7 +371,8 @@ impl Attempts<'_> {
             Call::Command { map, args } => {
                 let first_sent = *self.first_sent.get_or_insert(now);
                 let exactly_once = self.number.as_ref().map(|number| number.tag(now - first_sent));
-                let head = RequestHead { id: 0, map: *map, partition: self.partition, exactly_once };
+                let head =
+                    RequestHead { id: 0, map: *map, partition: self.partition, exactly_once };
                 link.send(head, args)
             }
         }
@@ -363,9 +399,9 @@ impl Attempts<'_> {
             Outcome::Refused(Refusal::UnknownMap) => Error::UnknownMap,
             Outcome::Refused(Refusal::MapRefused) => Error::MapRefused(explanation),
             Outcome::Refused(Refusal::TooLarge) => Error::TooLarge(explanation),
-            Outcome::Refused(Refusal::ShuttingDown) | Outcome::TryAgain { .. } | Outcome::Moved { .. } => {
-                Error::TryAgain
-            }
+            Outcome::Refused(Refusal::ShuttingDown)
+            | Outcome::TryAgain { .. }
+            | Outcome::Moved { .. } => Error::TryAgain,
             Outcome::Refused(Refusal::Forgotten) => return Next::Done(Err(Error::InDoubt)),
             Outcome::Ok => Error::UnexpectedReply("no reply".to_owned()),
         };
@@ -405,12 +441,20 @@ impl Attempts<'_> {
     /// The error when time is up.
     fn give_up(&mut self) -> Error {
         let write = self.number.is_some() || !self.repeatable;
-        if write && self.in_doubt { Error::InDoubt } else { self.last.take().unwrap_or(Error::DeadlineExceeded) }
+        if write && self.in_doubt {
+            Error::InDoubt
+        } else {
+            self.last.take().unwrap_or(Error::DeadlineExceeded)
+        }
     }
 }
 
 impl Caller for Client {
-    fn call(&self, map: MapId, args: &[&[u8]]) -> impl Future<Output = Result<Reply, Error>> + Send {
+    fn call(
+        &self,
+        map: MapId,
+        args: &[&[u8]],
+    ) -> impl Future<Output = Result<Reply, Error>> + Send {
         self.call_map(map, args)
     }
 }

@@ -1,6 +1,8 @@
 //! Opening a channel to a node.
 
+use crate::drivers::quic::{ClientDialer, DialError};
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,8 +19,43 @@ pub(super) struct Channel {
     pub(super) _connection: Box<dyn Any + Send>,
 }
 
+/// Why no channel could be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DialFailure {
+    /// For humans.
+    pub(super) why: String,
+    /// To try again is no use: we are not trusted, or speak another version.
+    pub(super) hopeless: bool,
+}
+
 /// Opens channels: over QUIC, or to a fake in tests.
 pub(super) trait Dial: Send + Sync + 'static {
-    /// Opens a channel. The error is for humans.
-    fn dial(&self, address: SocketAddr) -> BoxFuture<'_, Result<Channel, String>>;
+    /// Opens a channel to a node.
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'_, Result<Channel, DialFailure>>;
+}
+
+impl Dial for ClientDialer {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'_, Result<Channel, DialFailure>> {
+        Box::pin(async move {
+            let connection = self.connect(address).await?;
+            Ok(Channel {
+                read: Box::new(connection.recv),
+                write: Box::new(connection.send),
+                _connection: Box::new(connection.connection),
+            })
+        })
+    }
+}
+
+impl From<DialError> for DialFailure {
+    fn from(error: DialError) -> DialFailure {
+        let hopeless = matches!(error, DialError::Untrusted | DialError::Version(_));
+        DialFailure { why: error.to_string(), hopeless }
+    }
+}
+
+impl fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }

@@ -1,7 +1,7 @@
 //! The nodes as a client knows them: the newest view of the table and one link to each.
 
 use super::config::ClientConfig;
-use super::dial::Dial;
+use super::dial::{Dial, DialFailure};
 use super::link::Link;
 use crate::engine::client_wire::ClusterView;
 use crate::engine::ids::{PartitionId, TableVersion};
@@ -99,7 +99,23 @@ pub(super) struct Nodes {
 /// A failed attempt to dial.
 struct Failed {
     at: Instant,
-    why: String,
+    failure: DialFailure,
+}
+
+/// Nobody is left to try: what went wrong with those tried this time, if anybody was.
+#[derive(Debug, Default)]
+pub(super) struct NobodyLeft(Vec<DialFailure>);
+
+impl NobodyLeft {
+    /// What went wrong last.
+    pub(super) fn why(&self) -> Option<&str> {
+        self.0.last().map(|failure| failure.why.as_str())
+    }
+
+    /// Whether all failed for reasons that won't pass.
+    pub(super) fn is_hopeless(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|failure| failure.hopeless)
+    }
 }
 
 /// A link and its task, which ends with it.
@@ -139,20 +155,15 @@ impl Nodes {
         &self,
         partition: Option<PartitionId>,
         avoided: &mut Vec<SocketAddr>,
-    ) -> Result<Link, String> {
-        let mut why = "no address known".to_owned();
+    ) -> Result<Link, NobodyLeft> {
+        let mut failures = NobodyLeft::default();
         let view = self.views.current();
-        let primary = view.as_ref().zip(partition).and_then(|(view, partition)| view.primary(partition));
+        let primary =
+            view.as_ref().zip(partition).and_then(|(view, partition)| view.primary(partition));
         if let Some(primary) = primary
-            && !avoided.contains(&primary.quic)
+            && let Some(link) = self.try_link(primary.quic, avoided, &mut failures).await
         {
-            match self.link(primary.quic).await {
-                Ok(link) => return Ok(link),
-                Err(error) => {
-                    avoided.push(primary.quic);
-                    why = error;
-                }
-            }
+            return Ok(link);
         }
         if let Some(link) = self.open_link_but(avoided) {
             return Ok(link);
@@ -160,43 +171,51 @@ impl Nodes {
         let members = view.as_ref().map_or(&[][..], |view| view.members());
         let start = rand::random_range(0..members.len().max(1));
         for member in members[start..].iter().chain(&members[..start]) {
-            if avoided.contains(&member.quic) {
-                continue;
-            }
-            match self.link(member.quic).await {
-                Ok(link) => return Ok(link),
-                Err(error) => {
-                    avoided.push(member.quic);
-                    why = error;
-                }
+            if let Some(link) = self.try_link(member.quic, avoided, &mut failures).await {
+                return Ok(link);
             }
         }
         for seed in &self.seeds {
             let addresses = match tokio::net::lookup_host(seed).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
-                    why = format!("{seed}: {error}");
+                    failures
+                        .0
+                        .push(DialFailure { why: format!("{seed}: {error}"), hopeless: false });
                     continue;
                 }
             };
             for address in addresses {
-                if avoided.contains(&address) {
-                    continue;
-                }
-                match self.link(address).await {
-                    Ok(link) => return Ok(link),
-                    Err(error) => {
-                        avoided.push(address);
-                        why = error;
-                    }
+                if let Some(link) = self.try_link(address, avoided, &mut failures).await {
+                    return Ok(link);
                 }
             }
         }
-        Err(why)
+        Err(failures)
+    }
+
+    /// The link to an address that isn't avoided. If it fails, it is from now on.
+    async fn try_link(
+        &self,
+        address: SocketAddr,
+        avoided: &mut Vec<SocketAddr>,
+        failures: &mut NobodyLeft,
+    ) -> Option<Link> {
+        if avoided.contains(&address) {
+            return None;
+        }
+        match self.link(address).await {
+            Ok(link) => Some(link),
+            Err(failure) => {
+                avoided.push(address);
+                failures.0.push(failure);
+                None
+            }
+        }
     }
 
     /// The link to an address, dialled if need be.
-    async fn link(&self, address: SocketAddr) -> Result<Link, String> {
+    async fn link(&self, address: SocketAddr) -> Result<Link, DialFailure> {
         if let Some(link) = self.open_link(address) {
             return Ok(link);
         }
@@ -208,13 +227,13 @@ impl Nodes {
         if let Some(failed) = &*failed
             && failed.at.elapsed() < DIAL_PAUSE
         {
-            return Err(failed.why.clone());
+            return Err(failed.failure.clone());
         }
         if !lock(&self.links).values().any(|running| running.link.is_open()) {
             self.views.any_version.store(true, Ordering::Relaxed);
         }
         let dialled = tokio::time::timeout(self.connect_timeout, self.dialer.dial(address)).await;
-        let why = match dialled {
+        let failure = match dialled {
             Ok(Ok(channel)) => {
                 *failed = None;
                 let (link, task) =
@@ -223,11 +242,14 @@ impl Nodes {
                 self.keep(Running { link: link.clone(), task });
                 return Ok(link);
             }
-            Ok(Err(error)) => format!("{address}: {error}"),
-            Err(_) => format!("{address}: no answer in {:?}", self.connect_timeout),
+            Ok(Err(failure)) => DialFailure { why: format!("{address}: {failure}"), ..failure },
+            Err(_) => {
+                let why = format!("{address}: no answer in {:?}", self.connect_timeout);
+                DialFailure { why, hopeless: false }
+            }
         };
-        *failed = Some(Failed { at: Instant::now(), why: why.clone() });
-        Err(why)
+        *failed = Some(Failed { at: Instant::now(), failure: failure.clone() });
+        Err(failure)
     }
 
     /// Keeps a new link, and gives up those that are closed.
@@ -244,8 +266,10 @@ impl Nodes {
 
     fn open_link_but(&self, avoided: &[SocketAddr]) -> Option<Link> {
         let links = lock(&self.links);
-        let mut usable =
-            links.values().map(|running| &running.link).filter(|link| !avoided.contains(&link.address()));
+        let mut usable = links
+            .values()
+            .map(|running| &running.link)
+            .filter(|link| !avoided.contains(&link.address()));
         usable.find(|link| link.is_open()).cloned()
     }
 }

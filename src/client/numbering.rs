@@ -76,17 +76,14 @@ impl Number<'_> {
     /// The tag of a request that is sent now and was first sent `age` ago.
     pub(super) fn tag(&self, age: Duration) -> RequestTag {
         let counters = self.numbering.counters();
-        let acknowledged_below = counters.get(&self.partition).map_or(0, Counter::acknowledged_below);
+        let acknowledged_below =
+            counters.get(&self.partition).map_or(0, Counter::acknowledged_below);
         RequestTag {
             client: self.numbering.client,
             request: self.request,
             acknowledged_below,
             age_ms: u32::try_from(age.as_millis()).unwrap_or(u32::MAX),
         }
-    }
-
-    pub(super) fn partition(&self) -> PartitionId {
-        self.partition
     }
 }
 

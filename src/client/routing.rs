@@ -1,5 +1,6 @@
 //! Where a command goes, and whether it may be sent again.
 
+use crate::engine::command::{self, Route};
 use crate::engine::ids::Slot;
 
 /// What a client has to know of a command.
@@ -14,20 +15,20 @@ pub(super) struct Routing {
 }
 
 impl Routing {
+    /// A question that any node can answer.
+    pub(super) const ANYWHERE: Routing = Routing { slot: None, write: false, numbered: false };
+
     /// The routing of a command. One that this build doesn't know might be anything, so it is
     /// treated as a write that can't be repeated.
     pub(super) fn of(args: &[&[u8]]) -> Routing {
-        let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
-        let (write, keys): (bool, &[&[u8]]) = match &name[..] {
-            b"GET" | b"EXISTS" | b"PTTL" | b"RD.GETV" => (false, args.get(1..2).unwrap_or_default()),
-            b"MGET" => (false, args.get(1..).unwrap_or_default()),
-            b"SCAN" | b"DBSIZE" | b"PING" => (false, &[]),
-            b"DEL" => (true, args.get(1..).unwrap_or_default()),
-            b"FLUSHDB" => (true, &[]),
-            _ => (true, args.get(1..2).unwrap_or_default()),
+        let Ok(spec) = command::resolve(args) else {
+            return Routing { slot: None, write: true, numbered: false };
         };
-        let slot = shared_slot(keys.iter().copied());
-        Routing { slot, write, numbered: write && slot.is_some() }
+        let slot = match spec.route {
+            Route::Key | Route::PerKey(_) => shared_slot(spec.keys.of(args)),
+            Route::Session(_) | Route::Slot | Route::PerPartition(_) => None,
+        };
+        Routing { slot, write: spec.is_write(), numbered: spec.is_write() && slot.is_some() }
     }
 }
 
@@ -35,4 +36,33 @@ impl Routing {
 fn shared_slot<'a>(mut keys: impl Iterator<Item = &'a [u8]>) -> Option<Slot> {
     let slot = Slot::of(keys.next()?);
     keys.all(|key| Slot::of(key) == slot).then_some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &str, key: Option<&str>, write: bool) {
+        let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let slot = key.map(|key| Slot::of(key.as_bytes()));
+        let expected = Routing { slot, write, numbered: write && slot.is_some() };
+        assert_eq!(Routing::of(&args), expected, "{command}");
+    }
+
+    #[test]
+    fn commands_go_to_the_slot_of_their_keys() {
+        check("get a", Some("a"), false);
+        check("SET a 1 NX", Some("a"), true);
+        check("MGET {t}a {t}b", Some("t"), false);
+        check("MGET a b", None, false);
+        check("DEL {t}a {t}b", Some("t"), true);
+        check("DEL a b", None, true);
+        check("RENAME {t}a {t}b", Some("t"), true);
+        check("RD.LOCK a me 100", Some("a"), true);
+        check("SCAN 0", None, false);
+        check("FLUSHALL", None, true);
+        check("PING", None, false);
+        check("NOSUCH a", None, true);
+        check("GET", None, true);
+    }
 }

@@ -14,9 +14,9 @@ mod lock;
 mod options;
 mod reply;
 mod scan;
-mod value;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use counter::Counter;
 pub use key::{Coded, Key};
@@ -43,7 +43,8 @@ const CONCURRENT_MAX: usize = 256;
 pub trait Caller: Clone + Send + Sync {
     /// Runs a command, its name first, on a map. An error reply is an `Err`, never an
     /// [`Ok(Reply::Error)`](Reply::Error).
-    fn call(&self, map: MapId, args: &[&[u8]]) -> impl Future<Output = Result<Reply, Error>> + Send;
+    fn call(&self, map: MapId, args: &[&[u8]])
+    -> impl Future<Output = Result<Reply, Error>> + Send;
 }
 
 /// A map (namespace) of the cluster, with keys of type `K` and values of type `V`.
@@ -103,7 +104,10 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn get_versioned<Q: Key + ?Sized>(&self, key: &Q) -> Result<Option<Versioned<V>>, Error>
+    pub async fn get_versioned<Q: Key + ?Sized>(
+        &self,
+        key: &Q,
+    ) -> Result<Option<Versioned<V>>, Error>
     where
         K: Borrow<Q>,
     {
@@ -129,7 +133,8 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         K: Borrow<Q>,
         Q: Key + ?Sized + 'q,
     {
-        let keys: Vec<Cow<'q, [u8]>> = keys.into_iter().map(Key::to_bytes).collect::<Result<_, _>>()?;
+        let keys: Vec<Cow<'q, [u8]>> =
+            keys.into_iter().map(Key::to_bytes).collect::<Result<_, _>>()?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -138,7 +143,11 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         args.extend(keys.iter().map(|key| &**key));
         let values = reply::array(self.call(&args).await?)?;
         if values.len() != keys.len() {
-            return Err(Error::UnexpectedReply(format!("{} values for {} keys", values.len(), keys.len())));
+            return Err(Error::UnexpectedReply(format!(
+                "{} values for {} keys",
+                values.len(),
+                keys.len()
+            )));
         }
         values.into_iter().map(reply::value).collect()
     }
@@ -236,7 +245,10 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// The first [`Error`] of any; some may have been deleted.
-    pub async fn delete_many<'q, Q>(&self, keys: impl IntoIterator<Item = &'q Q>) -> Result<u64, Error>
+    pub async fn delete_many<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<u64, Error>
     where
         K: Borrow<Q>,
         Q: Key + ?Sized + 'q,
@@ -289,7 +301,11 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// [`Error::Decode`] if what is stored isn't a `V`; else any [`Error`].
-    pub async fn get_or_insert<Q: Key + ?Sized>(&self, key: &Q, value: &V) -> Result<Inserted<V>, Error>
+    pub async fn get_or_insert<Q: Key + ?Sized>(
+        &self,
+        key: &Q,
+        value: &V,
+    ) -> Result<Inserted<V>, Error>
     where
         K: Borrow<Q>,
     {
@@ -445,12 +461,16 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         Scan::new(self.caller.clone(), self.id)
     }
 
-    /// Takes the lock of this name if it is free, for `lease`. Locks live in the map beside its
-    /// entries, under keys of their own.
+    /// Takes the lock of this name if it is free, for `lease`. A lock takes up its key: an
+    /// entry and a lock can't share one.
     ///
     /// # Errors
     /// [`Error::WrongType`] if the key holds an entry; else any [`Error`].
-    pub async fn try_lock<Q: Key + ?Sized>(&self, key: &Q, lease: Duration) -> Result<Option<Lock<C>>, Error>
+    pub async fn try_lock<Q: Key + ?Sized>(
+        &self,
+        key: &Q,
+        lease: Duration,
+    ) -> Result<Option<Lock<C>>, Error>
     where
         K: Borrow<Q>,
     {

@@ -47,7 +47,8 @@ pub(super) fn flag(reply: Reply) -> Result<bool, Error> {
 
 pub(super) fn unsigned(reply: Reply) -> Result<u64, Error> {
     let integer = integer(reply)?;
-    u64::try_from(integer).map_err(|_| Error::UnexpectedReply(format!("{integer} where a count was expected")))
+    u64::try_from(integer)
+        .map_err(|_| Error::UnexpectedReply(format!("{integer} where a count was expected")))
 }
 
 pub(super) fn version(reply: Reply) -> Result<Version, Error> {

@@ -81,6 +81,9 @@ impl<K: Key + ?Sized, C: Caller> Scan<K, C> {
 
 impl<K: ?Sized, C> fmt::Debug for Scan<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scan").field("map", &self.map).field("done", &self.cursor.is_none()).finish_non_exhaustive()
+        f.debug_struct("Scan")
+            .field("map", &self.map)
+            .field("done", &self.cursor.is_none())
+            .finish_non_exhaustive()
     }
 }
