@@ -9,3 +9,4 @@ pub mod logging;
 pub mod pki;
 pub mod quic;
 pub mod raft;
+pub mod node;

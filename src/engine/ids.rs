@@ -118,6 +118,23 @@ impl PartitionId {
     }
 }
 
+impl Incarnation {
+    /// The first life of a cluster: 48 random bits name the lineage.
+    pub fn first(entropy: u64) -> Incarnation {
+        Incarnation((entropy | 1 << 63) & !0xFFFF)
+    }
+
+    /// The next life of the same cluster.
+    pub fn successor(self) -> Incarnation {
+        Incarnation(self.0 + 1)
+    }
+
+    /// Whether both are lives of one cluster. Tables of another lineage are never taken.
+    pub fn same_lineage(self, other: Incarnation) -> bool {
+        self.0 >> 16 == other.0 >> 16
+    }
+}
+
 impl Epoch {
     /// The next reign.
     pub fn next(self) -> Epoch {

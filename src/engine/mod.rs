@@ -5,15 +5,24 @@
 
 pub mod client_wire;
 pub mod command;
+pub mod config;
 pub mod controller;
 pub mod dedup;
 pub mod frame;
 pub mod hlc;
 pub mod ids;
 pub mod membership;
+pub mod message;
+pub mod node;
+pub mod op;
+pub mod partition;
+pub mod peers;
 pub mod placement;
 pub mod record;
 pub mod resp;
+pub mod router;
+pub mod shared;
+pub mod stats;
 pub mod store;
 pub mod table;
 pub mod time;

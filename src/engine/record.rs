@@ -15,8 +15,10 @@
 //! | 3 clear | `version u64` |
 //! | 4 expire | `version u64, expire_at_ms u64, key_len u32`, key |
 
+use super::dedup::DedupUpdate;
 use super::ids::{MapId, Version};
 use super::store::{EntryKind, KeyRef};
+use bytes::Bytes;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -29,6 +31,7 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const CLEAR: u8 = 3;
 const EXPIRE: u8 = 4;
+const REMEMBER: u8 = 5;
 
 /// What a record does to one key, borrowing from where it was decoded or is to be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub enum Effect<'a> {
         /// The version of the value from now on.
         version: Version,
     },
+    /// An exactly-once write ran; travels behind its other effects.
+    Remember(DedupUpdate<'a>),
 }
 
 impl<'a> Effect<'a> {
@@ -86,16 +91,17 @@ impl<'a> Effect<'a> {
             | Effect::Delete { map, .. }
             | Effect::Clear { map, .. }
             | Effect::Expire { map, .. } => map,
+            Effect::Remember(_) => MapId(0),
         }
     }
 
-    /// The key that this concerns; `None` if it concerns all keys of its map.
+    /// The key that this concerns; `None` if it concerns all keys of its map, or none.
     pub fn key(&self) -> Option<&'a [u8]> {
         match *self {
             Effect::Put { key, .. } | Effect::Delete { key, .. } | Effect::Expire { key, .. } => {
                 Some(key)
             }
-            Effect::Clear { .. } => None,
+            Effect::Clear { .. } | Effect::Remember(_) => None,
         }
     }
 
@@ -111,6 +117,7 @@ impl<'a> Effect<'a> {
             | Effect::Delete { version, .. }
             | Effect::Clear { version, .. }
             | Effect::Expire { version, .. } => version,
+            Effect::Remember(_) => Version(0),
         }
     }
 }
@@ -175,6 +182,10 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&length(key));
             out.extend_from_slice(key);
         }
+        Effect::Remember(update) => {
+            begin(out, REMEMBER, 0, MapId(0), Version(0));
+            update.encode(out);
+        }
     }
 }
 
@@ -203,7 +214,7 @@ pub fn decode<'a>(input: &mut &'a [u8], limits: &Limits) -> Result<Effect<'a>, R
     let [operation] = take(&mut rest)?;
     let [kind] = take(&mut rest)?;
     let map = MapId(u16::from_le_bytes(take(&mut rest)?));
-    if !(PUT..=EXPIRE).contains(&operation) {
+    if !(PUT..=REMEMBER).contains(&operation) {
         return Err(RecordError::UnknownOperation(operation));
     }
     if operation != PUT && kind != 0 {
@@ -228,6 +239,11 @@ pub fn decode<'a>(input: &mut &'a [u8], limits: &Limits) -> Result<Effect<'a>, R
             Effect::Delete { map, key: take_slice(&mut rest, key_len)?, version }
         }
         CLEAR => Effect::Clear { map, version },
+        REMEMBER => {
+            let (update, taken) = DedupUpdate::decode(rest).map_err(|_| RecordError::Truncated)?;
+            rest = &rest[taken..];
+            Effect::Remember(update)
+        }
         _ => {
             let expire_at_ms = u64::from_le_bytes(take(&mut rest)?);
             let key_len = key_len(&mut rest, limits)?;
@@ -323,6 +339,29 @@ impl RecordLog {
         }
         self.bytes.clear();
         self.marks.clear();
+    }
+
+    /// The key hashes of the records from number `from` on; a record of no single key has none.
+    pub fn hashes_since(&self, from: usize) -> impl Iterator<Item = Option<u64>> + '_ {
+        self.marks[from..].iter().map(|mark| mark.hash)
+    }
+
+    /// Takes the records out in groups of at most `count_max` records and about `bytes_max` bytes
+    /// (a larger record makes a group of its own), and leaves the log empty.
+    pub fn take_groups(&mut self, count_max: usize, bytes_max: usize) -> Vec<(u32, Bytes)> {
+        let mut groups = Vec::new();
+        let mut rest = Bytes::from(std::mem::take(&mut self.bytes));
+        let (mut start, mut count) = (0, 0);
+        for (index, mark) in self.marks.iter().enumerate() {
+            count += 1;
+            let full = count as usize >= count_max || mark.end - start >= bytes_max;
+            if full || index + 1 == self.marks.len() {
+                groups.push((count, rest.split_to(mark.end - start)));
+                (start, count) = (mark.end, 0);
+            }
+        }
+        self.marks.clear();
+        groups
     }
 
     /// Takes the encoded records out and leaves the log empty.

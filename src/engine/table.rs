@@ -40,6 +40,8 @@ pub struct Table {
     pub members: BTreeMap<NodeId, Member>,
     /// One a partition, by [`PartitionId`].
     pub partitions: Vec<Assignment>,
+    /// The survivor that carried its copies into this incarnation; `None` in a cluster's first.
+    pub carried_by: Option<NodeId>,
     /// The named maps; `maps[i]` is [`MapId`] `i + 1`. Map 0, the unnamed one, has no entry.
     pub maps: Vec<MapDefinition>,
     /// The last [`RETIRED_COUNT_MAX`] members that were removed, oldest first. An id is never
@@ -266,6 +268,7 @@ impl Table {
             ever_three: false,
             members: BTreeMap::new(),
             partitions: vec![Assignment::default(); usize::from(settings.partitions)],
+            carried_by: None,
             maps: Vec::new(),
             retired: Vec::new(),
         }

@@ -184,6 +184,8 @@ impl Shard {
                 }
             }
             Effect::Clear { map, .. } => self.clear(arena, map),
+            // Exactly-once state isn't part of the entries.
+            Effect::Remember(_) => {}
             Effect::Expire { map, key, expire_at_ms, version } => {
                 let key = KeyRef::new(map, key);
                 if let Some(place) = self.find(arena, &key) {

@@ -1,0 +1,194 @@
+//! Operations: what clients ask of partitions.
+
+use super::command::{self, CommandSpec};
+use super::dedup::RequestTag;
+use super::ids::{ClientId, MapId, PartitionId};
+use super::resp::Proto;
+use smallvec::SmallVec;
+
+/// A driver's name for an operation under way; the engine hands it back with the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// Which connection, by the driver's count.
+    pub door: u64,
+    /// Which operation of that connection.
+    pub number: u64,
+}
+
+/// One command for one partition, borrowing its arguments.
+#[derive(Clone, Copy)]
+pub struct Op<'a> {
+    /// The command.
+    pub spec: &'static CommandSpec,
+    /// Where it runs.
+    pub partition: PartitionId,
+    /// The map of its keys.
+    pub map: MapId,
+    /// How to encode the reply.
+    pub proto: Proto,
+    /// For exactly-once writes.
+    pub exactly_once: Option<RequestTag>,
+    /// The command's name and arguments.
+    pub args: &'a [&'a [u8]],
+}
+
+/// What came of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// The reply has been appended to the output.
+    Done,
+    /// The reply will come as a completion of the ticket.
+    Pending,
+}
+
+/// An operation as it waits or travels: encoded, little-endian.
+///
+/// `partition u16, map u16, flags u8, [client u64, request u64, below u64, age_ms u32], argc u32, (len u32, bytes)…`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedOp {
+    encoded: Vec<u8>,
+}
+
+const FLAG_RESP3: u8 = 1;
+const FLAG_EXACTLY_ONCE: u8 = 2;
+const FLAG_WRITES: u8 = 4;
+const HEAD: usize = 5;
+
+/// A decoded operation, borrowing from the encoded one.
+pub struct OpenedOp<'a> {
+    spec: &'static CommandSpec,
+    partition: PartitionId,
+    map: MapId,
+    proto: Proto,
+    exactly_once: Option<RequestTag>,
+    args: Args<'a>,
+}
+
+impl OpenedOp<'_> {
+    /// As the operation to run.
+    pub fn as_op(&self) -> Op<'_> {
+        Op {
+            spec: self.spec,
+            partition: self.partition,
+            map: self.map,
+            proto: self.proto,
+            exactly_once: self.exactly_once,
+            args: &self.args,
+        }
+    }
+}
+
+type Args<'a> = SmallVec<[&'a [u8]; 8]>;
+
+impl OwnedOp {
+    /// Encodes an operation.
+    pub fn new(op: &Op<'_>) -> OwnedOp {
+        let body: usize = op.args.iter().map(|arg| arg.len() + 4).sum();
+        let mut encoded = Vec::with_capacity(HEAD + 28 + 4 + body);
+        encoded.extend_from_slice(&op.partition.0.to_le_bytes());
+        encoded.extend_from_slice(&op.map.0.to_le_bytes());
+        let mut flags = 0;
+        flags |= if op.proto == Proto::Resp3 { FLAG_RESP3 } else { 0 };
+        flags |= if op.exactly_once.is_some() { FLAG_EXACTLY_ONCE } else { 0 };
+        flags |= if op.spec.is_write() { FLAG_WRITES } else { 0 };
+        encoded.push(flags);
+        if let Some(id) = op.exactly_once {
+            encoded.extend_from_slice(&id.client.0.to_le_bytes());
+            encoded.extend_from_slice(&id.request.to_le_bytes());
+            encoded.extend_from_slice(&id.acknowledged_below.to_le_bytes());
+            encoded.extend_from_slice(&id.age_ms.to_le_bytes());
+        }
+        encoded.extend_from_slice(&(op.args.len() as u32).to_le_bytes());
+        for arg in op.args {
+            encoded.extend_from_slice(&(arg.len() as u32).to_le_bytes());
+            encoded.extend_from_slice(arg);
+        }
+        OwnedOp { encoded }
+    }
+
+    /// Takes over an operation that another node encoded; checked when it is opened.
+    pub fn from_encoded(encoded: &[u8]) -> OwnedOp {
+        OwnedOp { encoded: encoded.to_vec() }
+    }
+
+    /// The encoded bytes.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// Whether it may write.
+    pub fn writes(&self) -> bool {
+        self.encoded.get(4).is_some_and(|flags| flags & FLAG_WRITES != 0)
+    }
+
+    /// Whether it may be sent again without running twice.
+    pub fn is_exactly_once(&self) -> bool {
+        self.encoded.get(4).is_some_and(|flags| flags & FLAG_EXACTLY_ONCE != 0)
+    }
+
+    /// Where it runs.
+    pub fn partition(&self) -> PartitionId {
+        match self.encoded.first_chunk::<2>() {
+            Some(bytes) => PartitionId(u16::from_le_bytes(*bytes)),
+            None => PartitionId(0),
+        }
+    }
+
+    /// Decodes it.
+    ///
+    /// `None` when the bytes aren't an operation, or name a command unknown here.
+    pub fn open(&self) -> Option<OpenedOp<'_>> {
+        let mut rest = Reader(&self.encoded);
+        let partition = PartitionId(rest.u16()?);
+        let map = MapId(rest.u16()?);
+        let flags = rest.u8()?;
+        let exactly_once = if flags & FLAG_EXACTLY_ONCE != 0 {
+            Some(RequestTag {
+                client: ClientId(rest.u64()?),
+                request: rest.u64()?,
+                acknowledged_below: rest.u64()?,
+                age_ms: rest.u32()?,
+            })
+        } else {
+            None
+        };
+        let count = rest.u32()? as usize;
+        // Each argument takes four bytes at least: a false count can't make us reserve more than was sent.
+        if count == 0 || count > rest.0.len() / 4 {
+            return None;
+        }
+        let mut args = Args::with_capacity(count);
+        for _ in 0..count {
+            let len = rest.u32()? as usize;
+            args.push(rest.take(len)?);
+        }
+        if !rest.0.is_empty() {
+            return None;
+        }
+        let spec = command::lookup(args[0])?;
+        let proto = if flags & FLAG_RESP3 != 0 { Proto::Resp3 } else { Proto::Resp2 };
+        Some(OpenedOp { spec, partition, map, proto, exactly_once, args })
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.take(2)?.try_into().ok()?))
+    }
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+}

@@ -1,0 +1,760 @@
+//! The primary: executes operations, replicates their effects, and answers when they are committed.
+
+use super::handover::Handover;
+use super::snapshot::Sending;
+use super::{Copy, Group, Partition, Role};
+use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
+use crate::engine::command::{self, Flags, Request};
+use crate::engine::controller::Report;
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
+use crate::engine::op::{Op, OwnedOp, Ticket};
+use crate::engine::record::{Effect, RecordLog};
+use crate::engine::shared::{Parked, Shared};
+use crate::engine::store::{FencingToken, KeyRef, Keyspace, KeyspaceContext};
+use crate::engine::table::Assignment;
+use smallvec::SmallVec;
+use std::collections::{HashMap, VecDeque};
+
+/// Replies are mostly short; they wait without an allocation.
+pub type ReplyBytes = SmallVec<[u8; 24]>;
+
+/// Who gets the reply of an operation executed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A client of this node.
+    Local(Ticket),
+    /// A node that forwarded it under its number.
+    Node(NodeId, u64),
+    /// Nobody: expiry, eviction.
+    Nobody,
+}
+
+/// Another holder of the partition, as its primary sees it.
+#[derive(Debug)]
+pub struct Follower {
+    /// Who.
+    pub node: NodeId,
+    /// Whether the table lists it as in sync.
+    pub in_sync: bool,
+    /// In the ack set: in sync, or an attached learner.
+    pub attached: bool,
+    /// It has everything up to here.
+    pub acked: Sequence,
+    /// It was sent everything up to here.
+    pub sent: Sequence,
+    /// When it last made progress or was sent to again.
+    pub progress_us: u64,
+    /// Since when it lags without progress; reported beyond the bound.
+    pub lagging_since_us: Option<u64>,
+    /// It was told of this commit.
+    pub commit_told: Sequence,
+    /// The snapshot under way, for a learner.
+    pub sending: Option<Box<Sending>>,
+}
+
+impl Follower {
+    /// In the ack set until the table says otherwise: in sync, or reported as complete. The
+    /// controller may list a reported learner as in sync at any moment.
+    pub fn is_bound(&self) -> bool {
+        self.in_sync || self.sending.as_ref().is_some_and(|sending| sending.is_complete())
+    }
+}
+
+/// A reply held back until its records are committed and its read is covered by leases.
+struct Waiter {
+    sequence: Sequence,
+    asker: Asker,
+    reply: ReplyBytes,
+    /// A read: needs valid leases when it leaves.
+    reads: bool,
+    /// What to run again elsewhere if the reign ends first; reads only.
+    again: Option<OwnedOp>,
+}
+
+/// The primary's state beyond its copy.
+#[derive(Default)]
+pub struct Primary {
+    /// The other holders.
+    pub followers: Vec<Follower>,
+    /// Effects executed and not yet sent.
+    log: RecordLog,
+    /// Keys written after the commit, by hash: a collision only makes a reader wait.
+    pending: HashMap<u64, Sequence, std::hash::BuildHasherDefault<PassThrough>>,
+    waiters: VecDeque<Waiter>,
+    /// The handover under way.
+    pub handover: Option<Handover>,
+    /// Replicas just dropped that may believe in a lease of ours on their own reads until then.
+    hold_commits_until_us: u64,
+}
+
+/// Stands among the pending keys for a record that concerns all of them.
+const WHOLE_PARTITION: u64 = 0;
+
+/// The keys are hashes already.
+#[derive(Default)]
+pub struct PassThrough(u64);
+
+impl std::hash::Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// What came of an attempt to execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executed {
+    /// The reply has been appended to the output.
+    Done,
+    /// The reply will follow when it is committed or covered.
+    Waiting,
+    /// Not executed; try again later.
+    NotNow(Unavailable),
+}
+
+impl Partition {
+    /// Executes an operation; this node must be the primary.
+    pub fn execute(&mut self, shared: &mut Shared, op: &Op<'_>, asker: Asker, out: &mut Vec<u8>) -> Executed {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else {
+            return Executed::NotNow(Unavailable::NoPrimary);
+        };
+        if self.promised > self.epoch {
+            return Executed::NotNow(Unavailable::ChangingHands);
+        }
+        let writes = op.spec.is_write();
+        let start = out.len();
+        if writes {
+            if primary.handover.is_some() || copy.tail.bytes() > shared.config.tail_bytes_max {
+                return Executed::NotNow(Unavailable::ChangingHands);
+            }
+            if primary.ack_set_len() < shared.copies_min() {
+                return Executed::NotNow(Unavailable::CopiesShort);
+            }
+            if let Some(id) = op.exactly_once {
+                match copy.dedup.check(&id, copy.hlc.last().wall_ms().max(shared.now.wall_ms)) {
+                    Verdict::Fresh => {}
+                    Verdict::Duplicate(reply) => {
+                        out.extend_from_slice(reply);
+                        return primary.answer(shared, copy, self.id, asker, false, copy.last, None, out, start);
+                    }
+                    Verdict::Forgotten => {
+                        out.extend_from_slice(b"-INDOUBT The retried request is no longer remembered\r\n");
+                        return Executed::Done;
+                    }
+                }
+            }
+            if op.spec.flags.has(Flags::DENYOOM) && !shared.room_for(op.args.iter().map(|arg| arg.len()).sum()) {
+                primary.evict_some(shared, copy, self.id, self.epoch);
+                if !shared.room_for(op.args.iter().map(|arg| arg.len()).sum()) {
+                    shared.want_eviction = true;
+                    out.extend_from_slice(b"-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+                    return Executed::Done;
+                }
+            }
+        }
+
+        shared.stats.operations += 1;
+        let before = primary.log.count();
+        primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| {
+            let request = Request { args: op.args, map: op.map, proto: op.proto };
+            command::execute(op.spec, request, keys, out);
+        });
+        // A write without effect may run again: to run it twice is to run it once.
+        if primary.log.count() > before && let Some(tag) = op.exactly_once {
+            primary.remember(copy, &tag, &out[start..]);
+        }
+        let wrote = primary.account(copy, before);
+        if wrote {
+            shared.dirty(self.id);
+        }
+        // A single copy is its own commit.
+        if primary.followers.iter().all(|follower| !follower.attached) && wrote && primary.may_commit(shared) {
+            copy.commit = copy.last;
+            if primary.followers.is_empty() {
+                primary.log.clear();
+            }
+            primary.pending.clear();
+        }
+        let reads = !writes || !wrote;
+        let sequence = if wrote { copy.last } else { primary.pending_sequence(op, copy) };
+        let again = (reads && !writes).then_some(op);
+        primary.answer(shared, copy, self.id, asker, reads, sequence, again, out, start)
+    }
+
+    /// Runs the housekeeping of the primary: expiry in bounded steps.
+    pub fn sweep(&mut self, shared: &mut Shared, budget: usize) -> usize {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return 0 };
+        if self.promised > self.epoch || primary.handover.is_some() {
+            return 0;
+        }
+        let before = primary.log.count();
+        let mut swept = 0;
+        primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| swept = keys.sweep_expired(budget));
+        shared.stats.expired += swept as u64;
+        self.after_own_write(shared, before);
+        swept
+    }
+
+    /// Evicts down to the memory bound as far as this partition can give.
+    pub fn evict(&mut self, shared: &mut Shared) -> bool {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
+        if self.promised > self.epoch || primary.handover.is_some() {
+            return false;
+        }
+        let before = primary.log.count();
+        primary.evict_some(shared, copy, self.id, self.epoch);
+        self.after_own_write(shared, before)
+    }
+
+    fn after_own_write(&mut self, shared: &mut Shared, before: usize) -> bool {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
+        let wrote = primary.account(copy, before);
+        if wrote {
+            shared.dirty(self.id);
+        }
+        wrote
+    }
+
+    /// Sends what was executed since the last flush to the ack set, and commits what can be.
+    pub fn flush(&mut self, shared: &mut Shared) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let count = primary.log.count();
+        if count > 0 {
+            if primary.followers.is_empty() {
+                primary.log.clear();
+            } else {
+                primary.send_log(shared, copy, self.id, self.epoch);
+                copy.tail.trim(copy.commit);
+            }
+        }
+        self.advance_commit(shared);
+    }
+
+    /// An ack of `node` for everything up to `sequence`.
+    pub fn acked(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, sequence: Sequence) {
+        if epoch != self.epoch {
+            return;
+        }
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else { return };
+        if sequence > follower.acked {
+            follower.acked = sequence;
+            follower.sent = follower.sent.max(sequence);
+        }
+        follower.progress_us = shared.now.mono_us;
+        follower.lagging_since_us = None;
+        self.advance_commit(shared);
+        self.advance_handover(shared);
+    }
+
+    /// `node` did not take records.
+    pub fn refused(&mut self, shared: &mut Shared, node: NodeId, refusal: Refusal) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
+        match refusal {
+            Refusal::Gap(expected) => {
+                let follower = &mut primary.followers[index];
+                if !follower.attached {
+                    return;
+                }
+                if expected.0 == 0 || expected > copy.last.next() {
+                    // Beyond our log: it isn't a prefix of ours (invariant e). Rebuild it.
+                    shared.stats.invariant_alarms += u64::from(follower.in_sync);
+                    tracing::warn!(partition = %self.id, %node, %expected, last = %copy.last, "follower is ahead of its primary");
+                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                    return;
+                }
+                let has = Sequence(expected.0 - 1);
+                follower.acked = follower.acked.max(has);
+                follower.sent = has;
+                primary.resend(shared, copy, self.id, self.epoch, index);
+                self.advance_commit(shared);
+            }
+            Refusal::Fenced(promised) => {
+                shared.stats.fenced += 1;
+                shared.pull_table(node);
+                if promised > self.epoch {
+                    // The seal came to nothing or is under way: a new epoch settles which.
+                    shared.report(Report::HandoverCancel { partition: self.id, epoch: self.epoch });
+                }
+            }
+            Refusal::Unknown => {
+                // It waits for its table, or lost its attachment; the timer tries again.
+                let follower = &mut primary.followers[index];
+                follower.sent = follower.acked;
+                follower.progress_us = shared.now.mono_us;
+                if !follower.is_bound() {
+                    primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
+                }
+            }
+        }
+    }
+
+    /// Timers of the primary: resend, lag, commit notices, snapshots.
+    pub fn tick_primary(&mut self, shared: &mut Shared) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let now_us = shared.now.mono_us;
+        for index in 0..primary.followers.len() {
+            let follower = &mut primary.followers[index];
+            if !shared.peers.linked(follower.node) {
+                continue;
+            }
+            if follower.attached && follower.acked < copy.last {
+                let since = *follower.lagging_since_us.get_or_insert(now_us);
+                if now_us >= since + shared.config.lag_us_max {
+                    follower.lagging_since_us = Some(now_us);
+                    let node = follower.node;
+                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                }
+                if now_us >= primary.followers[index].progress_us + shared.config.resend_us {
+                    primary.followers[index].progress_us = now_us;
+                    primary.followers[index].sent = primary.followers[index].acked;
+                    primary.resend(shared, copy, self.id, self.epoch, index);
+                }
+            } else if follower.attached && follower.commit_told < copy.commit && primary.log.count() == 0 {
+                follower.commit_told = copy.commit;
+                primary.probe(shared, copy, self.id, self.epoch, index);
+            }
+            primary.tick_snapshot(shared, copy, self.id, self.epoch, index);
+        }
+        self.advance_commit(shared);
+        self.tick_handover(shared);
+    }
+
+    /// Whether [`Partition::tick_primary`] has anything to look after.
+    pub fn is_restless(&self) -> bool {
+        let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return false };
+        !primary.waiters.is_empty()
+            || primary.handover.is_some()
+            || primary.followers.iter().any(|follower| {
+                !follower.in_sync || (follower.attached && (follower.acked < copy.last || follower.commit_told < copy.commit))
+            })
+    }
+
+    /// A link to `node` is new: what was on the old one may be lost.
+    pub fn relinked(&mut self, shared: &mut Shared, node: NodeId) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
+        if primary.followers[index].is_bound() {
+            primary.followers[index].sent = primary.followers[index].acked;
+            primary.resend(shared, copy, self.id, self.epoch, index);
+        } else {
+            primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
+        }
+    }
+
+    /// Starts a reign over what the copy holds.
+    pub(super) fn promote(&mut self, shared: &mut Shared, assignment: &Assignment) {
+        let Some(copy) = &mut self.copy else { return };
+        let mut primary = Primary::default();
+        // What isn't known to be committed is pending until the in-sync set has it all (equalise).
+        for group in copy.tail.groups() {
+            let mut rest = &group.records[..];
+            while !rest.is_empty() {
+                let Ok(effect) = crate::engine::record::decode(&mut rest, &shared.config.limits) else { break };
+                let hash = effect.key_ref().map_or(WHOLE_PARTITION, |key| key.hash);
+                primary.pending.insert(hash, copy.last);
+            }
+        }
+        self.role = Role::Primary(Box::new(primary));
+        self.update_ack_set(shared, assignment);
+        shared.stats.promotions += 1;
+    }
+
+    /// Follows the table's idea of who else holds the partition.
+    pub(super) fn update_ack_set(&mut self, shared: &mut Shared, assignment: &Assignment) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let now_us = shared.now.mono_us;
+        // Send what is executed before the set changes: a group has one fate.
+        if primary.log.count() > 0 && !primary.followers.is_empty() {
+            primary.send_log(shared, copy, self.id, self.epoch);
+        } else {
+            primary.log.clear();
+        }
+        for follower in &primary.followers {
+            if !assignment.holds(follower.node) && follower.in_sync {
+                // It may itself still serve reads of what it was primary of, on a lease from here.
+                let until = shared.peers.granted_until_us(follower.node);
+                primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
+            }
+        }
+        for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
+            shared.abandon_sending(follower.node, follower.sending.take());
+        }
+        primary.followers.retain(|follower| assignment.holds(follower.node));
+        for (&node, in_sync) in
+            assignment.isr.iter().map(|node| (node, true)).chain(assignment.learners.iter().map(|node| (node, false)))
+        {
+            if node == shared.me {
+                continue;
+            }
+            if let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) {
+                if in_sync && !follower.in_sync {
+                    follower.in_sync = true;
+                    if !follower.attached {
+                        // Never reported by this reign: nothing is known of where it stands.
+                        follower.attached = true;
+                        follower.acked = Sequence(0);
+                        follower.sent = Sequence(0);
+                    }
+                    shared.abandon_sending(follower.node, follower.sending.take());
+                }
+                continue;
+            }
+            primary.followers.push(Follower {
+                node,
+                in_sync,
+                attached: in_sync,
+                acked: if in_sync { copy.commit } else { Sequence(0) },
+                sent: copy.last,
+                progress_us: now_us,
+                lagging_since_us: None,
+                commit_told: Sequence(0),
+                sending: None,
+            });
+            let index = primary.followers.len() - 1;
+            if in_sync {
+                primary.probe(shared, copy, self.id, self.epoch, index);
+            } else {
+                primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
+            }
+        }
+        self.advance_commit(shared);
+        self.advance_handover(shared);
+        shared.wake_parked(self.id);
+    }
+
+    /// Ends a reign: writes under way are in doubt, reads run again elsewhere.
+    pub(super) fn step_down(&mut self, shared: &mut Shared) {
+        let role = std::mem::replace(&mut self.role, Role::Bystander);
+        let Role::Primary(mut primary) = role else {
+            self.role = role;
+            return;
+        };
+        for waiter in primary.waiters.drain(..) {
+            match (waiter.asker, waiter.again, waiter.reads) {
+                (Asker::Nobody, ..) => {}
+                (Asker::Local(ticket), Some(op), _) => shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us())),
+                (Asker::Local(ticket), None, true) => {
+                    shared.complete_error(ticket, Unavailable::ChangingHands.resp_error());
+                }
+                (Asker::Local(ticket), None, false) => {
+                    shared.stats.in_doubt += 1;
+                    shared.complete_error(ticket, IN_DOUBT);
+                }
+                (Asker::Node(node, id), _, reads) => {
+                    let outcome = if reads {
+                        ForwardOutcome::Stale(shared.table.version)
+                    } else {
+                        shared.stats.in_doubt += 1;
+                        ForwardOutcome::InDoubt
+                    };
+                    shared.peers.send(node, &Message::ForwardReply { id, outcome, reply: &[] });
+                }
+            }
+        }
+        for follower in &mut primary.followers {
+            shared.abandon_sending(follower.node, follower.sending.take());
+        }
+        // Effects executed and never sent exist nowhere else: this copy has diverged unless there are none.
+        if primary.log.count() > 0 && !primary.followers.is_empty() {
+            tracing::debug!(partition = %self.id, "stepping down with unsent effects");
+        }
+        shared.wake_parked(self.id);
+    }
+
+    /// Sends executed effects on, so that `last` is what the others can reach.
+    pub fn flush_for_seal(&mut self, shared: &mut Shared) {
+        self.flush(shared);
+    }
+
+    /// Commits what every member of the ack set has, and answers who waited for it.
+    pub(super) fn advance_commit(&mut self, shared: &mut Shared) {
+        let sealed = self.promised > self.epoch;
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        if sealed {
+            return;
+        }
+        if primary.may_commit(shared) {
+            let unsent = primary.log.count() as u64;
+            let reach = if primary.followers.iter().any(|follower| follower.attached) {
+                Sequence(copy.last.0 - unsent)
+            } else {
+                copy.last
+            };
+            let commit = primary
+                .followers
+                .iter()
+                .filter(|follower| follower.attached)
+                .map(|follower| follower.acked)
+                .fold(reach, Sequence::min);
+            debug_assert!(commit <= copy.last);
+            copy.committed(commit);
+            if copy.commit == copy.last {
+                primary.pending.clear();
+            }
+        }
+        primary.release(shared, copy);
+    }
+}
+
+/// The error for a write whose outcome is unknown.
+pub const IN_DOUBT: &str = "INDOUBT The write was sent and its outcome is unknown";
+
+impl Primary {
+    /// Copies that take part in every write, this one included.
+    pub fn ack_set_len(&self) -> usize {
+        1 + self.followers.iter().filter(|follower| follower.attached).count()
+    }
+
+    /// Executed effects that have not left yet.
+    pub fn unsent(&self) -> usize {
+        self.log.count()
+    }
+
+    /// Whether replies wait here.
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    fn may_commit(&self, shared: &Shared) -> bool {
+        shared.now.mono_us >= self.hold_commits_until_us
+    }
+
+    /// Whether every member of the ack set lets this node read now.
+    fn leased(&self, shared: &Shared) -> bool {
+        let now_us = shared.now.mono_us;
+        self.followers
+            .iter()
+            .filter(|follower| follower.attached)
+            .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
+    }
+
+    fn with_keyspace(
+        &mut self,
+        shared: &mut Shared,
+        copy: &mut Copy,
+        partition: PartitionId,
+        epoch: Epoch,
+        run: impl FnOnce(&mut Keyspace<'_>),
+    ) {
+        let entropy = shared.random();
+        let context = KeyspaceContext {
+            now: shared.now,
+            partition,
+            partition_count: shared.table.settings.partitions,
+            entropy,
+            token: FencingToken {
+                incarnation: shared.table.incarnation,
+                epoch,
+                sequence: copy.last.next(),
+            },
+            maps: &shared.table.maps,
+            limits: shared.config.limits,
+        };
+        let mut keys = Keyspace::new(&mut copy.shard, &mut shared.arena, &mut copy.hlc, &mut self.log, context);
+        run(&mut keys);
+    }
+
+    fn evict_some(&mut self, shared: &mut Shared, copy: &mut Copy, partition: PartitionId, epoch: Epoch) {
+        let goal = shared.eviction_goal();
+        if goal == 0 {
+            return;
+        }
+        let policy = shared.config.eviction;
+        let mut freed = 0;
+        let before = self.log.count();
+        self.with_keyspace(shared, copy, partition, epoch, |keys| freed = keys.evict(policy, goal));
+        shared.stats.evicted += (self.log.count() - before) as u64;
+        shared.dirty(partition);
+    }
+
+    /// Records the reply of an exactly-once write beside its effects.
+    fn remember(&mut self, copy: &mut Copy, tag: &RequestTag, reply: &[u8]) {
+        let update = DedupUpdate::of(tag, copy.hlc.last().wall_ms(), reply);
+        copy.dedup.record(&update);
+        self.log.push(&Effect::Remember(update));
+    }
+
+    /// Gives the records logged since `before` their sequences and marks their keys as pending.
+    fn account(&mut self, copy: &mut Copy, before: usize) -> bool {
+        let wrote = self.log.count() > before;
+        let attached = self.followers.iter().any(|follower| follower.attached);
+        if wrote {
+            copy.last = Sequence(copy.last.0 + (self.log.count() - before) as u64);
+            if attached {
+                for hash in self.log.hashes_since(before) {
+                    self.pending.insert(hash.unwrap_or(WHOLE_PARTITION), copy.last);
+                }
+            }
+        }
+        wrote
+    }
+
+    /// The sequence a read of these keys has to wait for; committed already when nothing is pending.
+    fn pending_sequence(&self, op: &Op<'_>, copy: &Copy) -> Sequence {
+        if self.pending.is_empty() {
+            return copy.commit;
+        }
+        let mut keys = op.spec.keys.of(op.args).peekable();
+        if keys.peek().is_none() {
+            // A command over the whole partition sees every pending key.
+            return copy.last;
+        }
+        keys.map(|key| KeyRef::new(op.map, key).hash)
+            .chain([WHOLE_PARTITION])
+            .filter_map(|hash| self.pending.get(&hash))
+            .fold(copy.commit, |latest, &sequence| latest.max(sequence))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn answer(
+        &mut self,
+        shared: &mut Shared,
+        copy: &Copy,
+        partition: PartitionId,
+        asker: Asker,
+        reads: bool,
+        sequence: Sequence,
+        again: Option<&Op<'_>>,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Executed {
+        debug_assert!(sequence <= copy.last);
+        let committed = sequence <= copy.commit;
+        if committed && (!reads || self.leased(shared)) {
+            return Executed::Done;
+        }
+        let reply = ReplyBytes::from_slice(&out[start..]);
+        out.truncate(start);
+        // Sequences in the queue must not go down: wait for the latest of those before.
+        let sequence = self.waiters.back().map_or(sequence, |waiter| waiter.sequence.max(sequence));
+        let again = match asker {
+            Asker::Local(_) => again.map(OwnedOp::new),
+            _ => None,
+        };
+        self.waiters.push_back(Waiter { sequence, asker, reply, reads, again });
+        shared.mark_restless(partition);
+        Executed::Waiting
+    }
+
+    /// Answers waiters whose turn has come, in order.
+    fn release(&mut self, shared: &mut Shared, copy: &Copy) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let leased = self.leased(shared);
+        while let Some(waiter) = self.waiters.front()
+            && waiter.sequence <= copy.commit
+        {
+            if waiter.reads && !leased {
+                break;
+            }
+            let Some(waiter) = self.waiters.pop_front() else { break };
+            match waiter.asker {
+                Asker::Nobody => {}
+                Asker::Local(ticket) => shared.complete(ticket, waiter.reply),
+                Asker::Node(node, id) => shared.peers.send(
+                    node,
+                    &Message::ForwardReply { id, outcome: ForwardOutcome::Done, reply: &waiter.reply },
+                ),
+            }
+        }
+    }
+
+    /// Moves the log into the tail and sends it to those who have all that comes before.
+    fn send_log(&mut self, shared: &mut Shared, copy: &mut Copy, partition: PartitionId, epoch: Epoch) {
+        let count_max = shared.peers.config().batch_records.max(1);
+        let mut first = Sequence(copy.last.0 - self.log.count() as u64 + 1);
+        for (count, records) in self.log.take_groups(count_max, shared.config.group_bytes_max) {
+            let group = Group { first, count, records };
+            let last = group.last();
+            let message = Records { partition, epoch, first, count, commit: copy.commit, records: &group.records };
+            shared.peers.encode_records(&message);
+            for follower in self.followers.iter_mut().filter(|follower| follower.attached) {
+                if follower.sent.next() == first {
+                    follower.sent = last;
+                    follower.commit_told = copy.commit;
+                    shared.peers.send_records(follower.node, (partition, epoch, last));
+                }
+            }
+            first = last.next();
+            copy.tail.push(group);
+        }
+        debug_assert_eq!(first, copy.last.next());
+    }
+
+    /// Sends a follower what it lacks, as far as the tail reaches; else asks where it stands.
+    pub(super) fn resend(&mut self, shared: &mut Shared, copy: &Copy, partition: PartitionId, epoch: Epoch, index: usize) {
+        let follower = &mut self.followers[index];
+        let sendable = Sequence(copy.last.0 - self.log.count() as u64);
+        if follower.sent >= sendable {
+            self.probe(shared, copy, partition, epoch, index);
+            return;
+        }
+        let Some(groups) = copy.tail.from(follower.sent.next()) else {
+            self.probe(shared, copy, partition, epoch, index);
+            return;
+        };
+        let mut bytes = 0;
+        for group in groups {
+            let message = Records {
+                partition,
+                epoch,
+                first: group.first,
+                count: group.count,
+                commit: copy.commit,
+                records: &group.records,
+            };
+            shared.peers.encode_records(&message);
+            shared.peers.send_records(follower.node, (partition, epoch, group.last()));
+            follower.sent = group.last();
+            shared.stats.resent += u64::from(group.count);
+            bytes += group.records.len();
+            if bytes > shared.config.group_bytes_max {
+                break;
+            }
+        }
+    }
+
+    /// Asks a follower where it stands, and tells it of the commit.
+    fn probe(&mut self, shared: &mut Shared, copy: &Copy, partition: PartitionId, epoch: Epoch, index: usize) {
+        let follower = &self.followers[index];
+        let last = Sequence(copy.last.0 - self.log.count() as u64);
+        let message = Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
+        shared.peers.encode_records(&message);
+        shared.peers.send_records(follower.node, (partition, epoch, last));
+    }
+}
+
+impl Partition {
+    /// Anti-entropy: tells the in-sync followers the digest, if all stand at the same sequence.
+    pub fn send_digest(&self, shared: &mut Shared) {
+        let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return };
+        if primary.unsent() > 0 || copy.commit != copy.last {
+            return;
+        }
+        let digest = copy.shard.digest_root();
+        for follower in primary.followers.iter().filter(|follower| follower.in_sync) {
+            let message = Message::Digest { partition: self.id, epoch: self.epoch, sequence: copy.last, digest };
+            shared.peers.send_behind_records(follower.node, &message);
+        }
+    }
+
+    /// Room in the snapshot window to `node`: goes on streaming to it.
+    pub fn pump_to(&mut self, shared: &mut Shared, node: NodeId) {
+        let (id, epoch) = (self.id, self.epoch);
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        if let Some(index) = primary.followers.iter().position(|follower| follower.node == node && follower.attached) {
+            primary.pump(shared, copy, id, epoch, index);
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! Streaming a copy to a learner, and the learner's copy in the making.
+//!
+//! The primary attaches the learner (from then on it gets every record), streams the entries by hash
+//! order in chunks under a byte window a peer, and ends with count and digest at one sequence. The
+//! learner keeps whatever is newer than a chunk's entry; deletes and expiry changes of keys that it
+//! doesn't have yet are remembered until the snapshot ends, so that no chunk brings back the past.
+
+use super::primary::Primary;
+use super::{Copy, Partition, Role, apply_effect, check_records};
+use crate::engine::controller::Report;
+use crate::engine::dedup::{DedupLimits, DedupTable};
+use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, Version};
+use crate::engine::message::{Message, Records, Refusal, SnapshotVerdict};
+use crate::engine::record::{self, Effect};
+use crate::engine::shared::Shared;
+use crate::engine::store::KeyRef;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+
+/// A snapshot on its way to a learner.
+#[derive(Debug, Default)]
+pub struct Sending {
+    /// Tells attempts apart.
+    pub attempt: u64,
+    attached_us: u64,
+    cursor: u64,
+    scanned: bool,
+    dedup_sent: bool,
+    next_chunk: u32,
+    unacked: BTreeMap<u32, usize>,
+    last_progress_us: u64,
+    end_sent_us: Option<u64>,
+    complete: bool,
+    /// Entries sent, for progress.
+    pub entries_sent: u64,
+    /// Bytes sent, for progress.
+    pub bytes_sent: u64,
+    /// When it began.
+    pub started_us: u64,
+}
+
+impl Sending {
+    /// Bytes sent and not yet acknowledged.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.unacked.values().sum()
+    }
+
+    /// Whether the learner has confirmed a complete copy.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+/// A learner's copy in the making.
+pub struct Staging {
+    /// What has arrived.
+    pub copy: Copy,
+    attempt: u64,
+    primary: NodeId,
+    /// What records did to keys whose entries may still come in a chunk.
+    overrides: HashMap<(MapId, Box<[u8]>), Override>,
+    cleared: Vec<(MapId, Version)>,
+    chunks: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Override {
+    Deleted(Version),
+    Expires(Version, u64),
+}
+
+const ATTACH_REPEAT_US: u64 = 200_000;
+const END_REPEAT_US: u64 = 200_000;
+const COMPLETE_REPEAT_US: u64 = 300_000;
+
+impl Primary {
+    /// Starts the learner at `index` from nothing, under a new attempt.
+    pub(super) fn restart_snapshot(&mut self, shared: &mut Shared, copy: &Copy, id: PartitionId, epoch: Epoch, index: usize) {
+        let follower = &mut self.followers[index];
+        debug_assert!(!follower.is_bound(), "a reported learner stays in the ack set");
+        shared.abandon_sending(follower.node, follower.sending.take());
+        follower.attached = false;
+        follower.acked = Sequence(0);
+        follower.lagging_since_us = None;
+        let now_us = shared.now.mono_us;
+        let sending = Sending {
+            attempt: shared.next_attempt(),
+            started_us: now_us,
+            last_progress_us: now_us,
+            ..Sending::default()
+        };
+        follower.sending = Some(Box::new(sending));
+        self.attach(shared, copy, id, epoch, index);
+        shared.mark_restless(id);
+    }
+
+    fn attach(&mut self, shared: &mut Shared, copy: &Copy, id: PartitionId, epoch: Epoch, index: usize) {
+        let unsent = self.unsent() as u64;
+        let follower = &mut self.followers[index];
+        let Some(sending) = &mut follower.sending else { return };
+        sending.attached_us = shared.now.mono_us;
+        // Records not sent yet go to the learner like all later ones.
+        let after = Sequence(copy.last.0 - unsent);
+        follower.sent = after;
+        let attach = Message::Attach { partition: id, epoch, attempt: sending.attempt, after };
+        shared.peers.send(follower.node, &attach);
+    }
+
+    /// Timers of one learner's snapshot; also sends what fits the window.
+    pub(super) fn tick_snapshot(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, epoch: Epoch, index: usize) {
+        let now_us = shared.now.mono_us;
+        let node = self.followers[index].node;
+        let attached = self.followers[index].attached;
+        let Some(sending) = &mut self.followers[index].sending else { return };
+        if !attached {
+            if now_us >= sending.attached_us + ATTACH_REPEAT_US {
+                self.attach(shared, copy, id, epoch, index);
+            }
+            return;
+        }
+        if sending.complete {
+            if now_us >= sending.last_progress_us + COMPLETE_REPEAT_US {
+                sending.last_progress_us = now_us;
+                shared.report(Report::Completed { partition: id, epoch, learner: node });
+            }
+            return;
+        }
+        if !sending.unacked.is_empty() && now_us >= sending.last_progress_us + shared.config.snapshot_timeout_us {
+            tracing::warn!(partition = %id, learner = %node, "snapshot stalled; starting over");
+            self.restart_snapshot(shared, copy, id, epoch, index);
+            return;
+        }
+        if sending.end_sent_us.is_some_and(|sent| now_us >= sent + END_REPEAT_US) {
+            sending.end_sent_us = None;
+        }
+        self.pump(shared, copy, id, epoch, index);
+    }
+
+    /// Sends chunks while the window to the learner's node has room, then the end.
+    pub(super) fn pump(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, _epoch: Epoch, index: usize) {
+        let node = self.followers[index].node;
+        let unsent = self.unsent();
+        let Some(sending) = &mut self.followers[index].sending else { return };
+        while !(sending.scanned && sending.dedup_sent) {
+            if !shared.snapshot_room(node) {
+                shared.starve(node, id);
+                break;
+            }
+            let mut entries = Vec::with_capacity(shared.config.chunk_bytes + 4096);
+            let mut dedup = Vec::new();
+            if sending.scanned {
+                copy.dedup.encode(&mut dedup);
+                sending.dedup_sent = true;
+            } else {
+                let mut sent = 0;
+                while entries.len() < shared.config.chunk_bytes {
+                    sending.cursor = copy.shard.scan(&shared.arena, sending.cursor, 16, |entry| {
+                        sent += 1;
+                        record::encode(
+                            &Effect::Put {
+                                map: entry.map,
+                                key: entry.key,
+                                value: entry.value,
+                                kind: entry.kind,
+                                expire_at_ms: entry.expire_at_ms,
+                                version: entry.version,
+                            },
+                            &mut entries,
+                        );
+                    });
+                    if sending.cursor == 0 {
+                        sending.scanned = true;
+                        break;
+                    }
+                }
+                sending.entries_sent += sent;
+            }
+            let bytes = entries.len() + dedup.len();
+            if bytes == 0 {
+                continue;
+            }
+            let number = sending.next_chunk;
+            sending.next_chunk += 1;
+            sending.unacked.insert(number, bytes);
+            sending.bytes_sent += bytes as u64;
+            sending.last_progress_us = shared.now.mono_us;
+            shared.snapshot_sent(node, bytes);
+            shared.peers.send_bulk(
+                node,
+                &Message::SnapshotChunk {
+                    partition: id,
+                    attempt: sending.attempt,
+                    number,
+                    crc: crc32fast::hash(&entries),
+                    entries: &entries,
+                    dedup: &dedup,
+                },
+            );
+        }
+        // The end compares at one sequence: everything executed must be on its way before it.
+        if sending.scanned
+            && sending.dedup_sent
+            && sending.unacked.is_empty()
+            && sending.end_sent_us.is_none()
+            && unsent == 0
+            && self.followers[index].sent == copy.last
+        {
+            let Some(sending) = &mut self.followers[index].sending else { return };
+            sending.end_sent_us = Some(shared.now.mono_us);
+            let end = Message::SnapshotEnd {
+                partition: id,
+                attempt: sending.attempt,
+                sequence: copy.last,
+                count: copy.shard.len() as u64,
+                digest: copy.shard.digest_root(),
+            };
+            shared.peers.send_behind_records(node, &end);
+        }
+    }
+}
+
+impl Partition {
+    /// The learner is ready for records.
+    pub fn attached(&mut self, shared: &mut Shared, from: NodeId, attempt: u64) {
+        let (id, epoch) = (self.id, self.epoch);
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
+        let follower = &mut primary.followers[index];
+        if follower.attached || follower.sending.as_ref().is_none_or(|sending| sending.attempt != attempt) {
+            return;
+        }
+        follower.attached = true;
+        follower.acked = follower.sent;
+        follower.progress_us = shared.now.mono_us;
+        follower.lagging_since_us = None;
+        // Records between the attach and now are in the tail only if somebody else still lacks them;
+        // otherwise the attach is repeated from here, and the snapshot (not begun) covers the rest.
+        let sent = follower.sent;
+        if sent < Sequence(copy.last.0 - primary.unsent() as u64) {
+            let from = sent.next();
+            if copy.tail.from(from).is_some() {
+                primary.resend(shared, copy, id, epoch, index);
+            } else {
+                primary.followers[index].attached = false;
+                primary.restart_snapshot(shared, copy, id, epoch, index);
+                return;
+            }
+        }
+        primary.pump(shared, copy, id, epoch, index);
+        shared.mark_restless(id);
+        shared.wake_parked(id);
+    }
+
+    /// A chunk was applied: the window opens.
+    pub fn snapshot_acked(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, number: u32) {
+        let (id, epoch) = (self.id, self.epoch);
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
+        let Some(sending) = &mut primary.followers[index].sending else { return };
+        if sending.attempt != attempt {
+            return;
+        }
+        if let Some(bytes) = sending.unacked.remove(&number) {
+            sending.last_progress_us = shared.now.mono_us;
+            shared.snapshot_landed(from, bytes);
+            primary.pump(shared, copy, id, epoch, index);
+        }
+    }
+
+    /// The learner compared.
+    pub fn snapshot_done(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, verdict: SnapshotVerdict) {
+        let (id, epoch) = (self.id, self.epoch);
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
+        let Some(sending) = &mut primary.followers[index].sending else { return };
+        if sending.attempt != attempt || sending.complete {
+            return;
+        }
+        match verdict {
+            SnapshotVerdict::Equal => {
+                sending.complete = true;
+                sending.last_progress_us = shared.now.mono_us;
+                shared.stats.snapshots_sent += 1;
+                shared.report(Report::Completed { partition: id, epoch, learner: from });
+            }
+            SnapshotVerdict::NotYet => sending.end_sent_us = None,
+            SnapshotVerdict::Different => {
+                tracing::warn!(partition = %id, learner = %from, "snapshot differs from its source; starting over");
+                shared.stats.snapshot_mismatches += 1;
+                primary.restart_snapshot(shared, copy, id, epoch, index);
+            }
+        }
+    }
+
+    /// The primary attaches this node as a learner.
+    pub fn attach(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, attempt: u64, after: Sequence) {
+        if epoch < self.promised || epoch != self.epoch || !matches!(self.role, Role::Follower { primary, .. } if primary == from) {
+            return;
+        }
+        // A copy of this reign that was confirmed needs no other, unless the primary never heard of
+        // it and starts over; then it is only kept until replaced.
+        if self.staging.is_none()
+            && let Some(copy) = &mut self.copy
+            && copy.epoch == epoch
+        {
+            if matches!(self.role, Role::Follower { in_sync: true, .. }) || attempt <= copy.attempt {
+                return;
+            }
+            copy.epoch = Epoch(epoch.0 - 1);
+        }
+        let known = self.staging.as_ref().is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
+        if !known {
+            if self.staging.as_ref().is_some_and(|staging| staging.primary == from && staging.attempt > attempt) {
+                return;
+            }
+            self.drop_staging(shared);
+            let mut copy = Copy::empty(epoch);
+            copy.last = after;
+            copy.commit = after;
+            let overrides = HashMap::new();
+            let staging = Staging { copy, attempt, primary: from, overrides, cleared: Vec::new(), chunks: 0 };
+            self.staging = Some(Box::new(staging));
+        } else if let Some(staging) = &mut self.staging
+            && staging.chunks == 0
+            && staging.copy.last < after
+        {
+            // The attach was repeated further on; the snapshot, not yet begun, covers what is between.
+            staging.copy.last = after;
+            staging.copy.commit = after;
+        }
+        shared.peers.send(from, &Message::Attached { partition: self.id, attempt });
+    }
+
+    /// A chunk of the snapshot.
+    #[allow(clippy::too_many_arguments)]
+    pub fn snapshot_chunk(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: u64,
+        number: u32,
+        crc: u32,
+        entries: &[u8],
+        dedup: &[u8],
+    ) {
+        let Some(staging) = &mut self.staging else { return };
+        if staging.primary != from || staging.attempt != attempt || crc32fast::hash(entries) != crc {
+            shared.stats.records_refused += 1;
+            return;
+        }
+        if staging.chunk(shared, entries).is_err() {
+            shared.stats.records_refused += 1;
+            return;
+        }
+        if !dedup.is_empty() {
+            let Ok(table) = DedupTable::decode(dedup, DedupLimits::default()) else {
+                shared.stats.records_refused += 1;
+                return;
+            };
+            staging.copy.dedup.merge(&table);
+        }
+        shared.stats.snapshot_bytes_received += entries.len() as u64;
+        shared.peers.send(from, &Message::SnapshotAck { partition: self.id, attempt, number });
+    }
+
+    /// The snapshot has ended: compare.
+    pub fn snapshot_end(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, sequence: Sequence, count: u64, digest: u64) {
+        let id = self.id;
+        let reply = |shared: &mut Shared, verdict| {
+            shared.peers.send(from, &Message::SnapshotDone { partition: id, attempt, verdict });
+        };
+        let Some(staging) = &mut self.staging else {
+            // Complete already, and the answer was lost.
+            if self.copy.as_ref().is_some_and(|copy| copy.epoch == self.epoch)
+                && matches!(self.role, Role::Follower { primary, .. } if primary == from)
+            {
+                reply(shared, SnapshotVerdict::Equal);
+            }
+            return;
+        };
+        if staging.primary != from || staging.attempt != attempt {
+            return;
+        }
+        if staging.copy.last != sequence {
+            reply(shared, SnapshotVerdict::NotYet);
+            return;
+        }
+        let equal = staging.copy.shard.len() as u64 == count && staging.copy.shard.digest_root() == digest;
+        if !equal {
+            reply(shared, SnapshotVerdict::Different);
+            return;
+        }
+        // The replacement is complete: only now may what was held before go.
+        self.discard_copy(shared);
+        if let Some(staging) = self.staging.take() {
+            self.copy = Some(Copy { epoch: self.epoch, attempt, ..staging.copy });
+        }
+        reply(shared, SnapshotVerdict::Equal);
+    }
+}
+
+impl Staging {
+    /// Records for a copy in the making: as for a complete one, remembering what chunks must not undo.
+    pub(super) fn records(&mut self, shared: &mut Shared, frame: &Bytes, message: &Records<'_>) -> Result<(), Refusal> {
+        let copy = &mut self.copy;
+        if message.first > copy.last.next() {
+            return Err(Refusal::Gap(copy.last.next()));
+        }
+        let last = Sequence(message.first.0.saturating_add(u64::from(message.count)).saturating_sub(1));
+        if message.count == 0 || last <= copy.last {
+            return if message.count == 0 && last < copy.last { Err(Refusal::Gap(copy.last.next())) } else { Ok(()) };
+        }
+        if message.first != copy.last.next() {
+            return Err(Refusal::Gap(copy.last.next()));
+        }
+        check_records(message.count, message.records, &shared.config.limits)?;
+        let mut rest = message.records;
+        while !rest.is_empty() {
+            let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };
+            match effect {
+                Effect::Put { map, key, .. } => {
+                    self.overrides.remove(&(map, Box::from(key)));
+                }
+                Effect::Delete { map, key, version } => {
+                    self.overrides.insert((map, Box::from(key)), Override::Deleted(version));
+                }
+                Effect::Expire { map, key, expire_at_ms, version } => {
+                    if copy.shard.get(&shared.arena, KeyRef::new(map, key)).is_none() {
+                        self.overrides.insert((map, Box::from(key)), Override::Expires(version, expire_at_ms));
+                    }
+                }
+                Effect::Clear { map, version } => {
+                    self.overrides.retain(|(other, _), _| *other != map);
+                    self.cleared.retain(|(other, _)| *other != map);
+                    self.cleared.push((map, version));
+                }
+                Effect::Remember(_) => {}
+            }
+            apply_effect(&mut copy.shard, &mut copy.hlc, &mut copy.dedup, &mut shared.arena, shared.now, &effect);
+        }
+        copy.last = last;
+        let _ = frame;
+        Ok(())
+    }
+
+    fn chunk(&mut self, shared: &mut Shared, entries: &[u8]) -> Result<(), record::RecordError> {
+        self.chunks += 1;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let Effect::Put { map, key, value, kind, mut expire_at_ms, mut version } = record::decode(&mut rest, &shared.config.limits)? else {
+                continue;
+            };
+            if self.cleared.iter().any(|&(cleared, at)| cleared == map && version <= at) {
+                continue;
+            }
+            if !self.overrides.is_empty() {
+                match self.overrides.get(&(map, Box::from(key))) {
+                    Some(&Override::Deleted(at)) if version <= at => continue,
+                    Some(&Override::Expires(at, expiry)) if version < at => {
+                        version = at;
+                        expire_at_ms = expiry;
+                    }
+                    _ => {}
+                }
+            }
+            self.copy.hlc.observe(version);
+            let entry = Effect::Put { map, key, value, kind, expire_at_ms, version };
+            self.copy.shard.apply_if_newer(&mut shared.arena, &entry, shared.now);
+        }
+        Ok(())
+    }
+}

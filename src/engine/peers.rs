@@ -1,0 +1,386 @@
+//! The other nodes as this engine sees them: links, batches under way, read leases.
+//!
+//! Batching (DESIGN "Writes" 3): what is urgent (answers, forwarded operations) leaves with the next
+//! flush; records leave at once while fewer than [`PeerConfig::batches_in_flight`] batches are
+//! unacknowledged, and otherwise wait for an ack or for [`PeerConfig::batch_bytes`].
+//!
+//! Leases (DESIGN "Failover", reads): an ack grants the sender of the batch [`PeerConfig::lease_us`]
+//! counted from the batch's send time on the sender's clock. The granter counts from its own receipt,
+//! which is later, so the promise outlasts the belief.
+
+use super::frame::Class;
+use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion};
+use super::message::{self, Ack, Batch, Load, Message, Refusal};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bounds of batching and leases.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerConfig {
+    /// Unacknowledged record batches to one peer before further records wait.
+    pub batches_in_flight: usize,
+    /// So many waiting bytes leave without waiting for an ack (up to `batches_in_flight_max`).
+    pub batch_bytes: usize,
+    /// Unacknowledged batches to one peer, at most.
+    pub batches_in_flight_max: usize,
+    /// Records of one partition in one message before it is split; 1 turns batching off.
+    pub batch_records: usize,
+    /// A batch unanswered for so long is taken for lost.
+    pub batch_timeout_us: u64,
+    /// Length of a read lease.
+    pub lease_us: u64,
+    /// Kept back from a lease for clocks that run at slightly different rates.
+    pub lease_margin_us: u64,
+    /// A peer gets a batch at least this often.
+    pub heartbeat_us: u64,
+}
+
+impl Default for PeerConfig {
+    fn default() -> PeerConfig {
+        PeerConfig {
+            batches_in_flight: 2,
+            batch_bytes: 64 << 10,
+            batches_in_flight_max: 32,
+            batch_records: 256,
+            batch_timeout_us: 1_000_000,
+            lease_us: 1_500_000,
+            lease_margin_us: 50_000,
+            heartbeat_us: 300_000,
+        }
+    }
+}
+
+/// What a batch carried: how far each partition would be, once acknowledged.
+type Mark = (PartitionId, Epoch, Sequence);
+
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    sent_us: u64,
+    marks: Vec<Mark>,
+}
+
+/// One other node.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Whether a link to it is up.
+    pub linked: bool,
+    /// The newest table version it is known to hold.
+    pub table_version: TableVersion,
+    /// What it last said of itself.
+    pub load: Load,
+    /// When anything was heard from it.
+    pub heard_us: u64,
+    /// Smoothed time between a batch and its ack, in microseconds; 0 is unknown.
+    pub rtt_us: u64,
+    urgent: Vec<u8>,
+    control: Vec<u8>,
+    records: Vec<u8>,
+    marks: Vec<Mark>,
+    in_flight: VecDeque<InFlight>,
+    next_number: u64,
+    batch_sent_us: u64,
+    lease_until_us: u64,
+    granted_until_us: u64,
+    /// Partitions promised away from this peer, until the table shows the change.
+    sealed: BTreeMap<PartitionId, Epoch>,
+    /// No grant below this table version: the peer must have learnt of the change.
+    grant_version_min: TableVersion,
+}
+
+/// All peers, and what goes into every batch.
+#[derive(Debug)]
+pub struct Peers {
+    config: PeerConfig,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Stamped on every frame.
+    pub incarnation: Incarnation,
+    /// Told in every batch.
+    pub table_version: TableVersion,
+    /// Told in every batch.
+    pub term: u64,
+    /// Told in every batch.
+    pub leader: Option<NodeId>,
+    /// Told in heartbeats.
+    pub load: Load,
+    outgoing: VecDeque<(NodeId, Class, Bytes)>,
+    scratch: Vec<u8>,
+}
+
+impl Peers {
+    /// No peers yet.
+    pub fn new(config: PeerConfig) -> Peers {
+        Peers {
+            config,
+            peers: BTreeMap::new(),
+            incarnation: Incarnation(0),
+            table_version: TableVersion(0),
+            term: 0,
+            leader: None,
+            load: Load::default(),
+            outgoing: VecDeque::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The bounds in force.
+    pub fn config(&self) -> &PeerConfig {
+        &self.config
+    }
+
+    /// A peer, if it was ever linked.
+    pub fn get(&self, node: NodeId) -> Option<&Peer> {
+        self.peers.get(&node)
+    }
+
+    /// All peers ever linked and not forgotten.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        self.peers.iter().map(|(&node, peer)| (node, peer))
+    }
+
+    /// Whether a link to `node` is up.
+    pub fn linked(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.linked)
+    }
+
+    /// A link came up: nothing of the old one is under way any more.
+    pub fn link_up(&mut self, node: NodeId, now_us: u64) {
+        let peer = self.peers.entry(node).or_default();
+        peer.clear();
+        peer.linked = true;
+        peer.heard_us = now_us;
+        peer.batch_sent_us = 0;
+    }
+
+    /// The link went down. Leases given and held run on: they are promises about time.
+    pub fn link_down(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.clear();
+            peer.linked = false;
+        }
+    }
+
+    /// Forgets peers that are gone for good; a lease given to them must have run out.
+    pub fn retain(&mut self, now_us: u64, mut keep: impl FnMut(NodeId) -> bool) {
+        self.peers.retain(|&node, peer| peer.linked || now_us < peer.granted_until_us || keep(node));
+    }
+
+    /// Something arrived from `node`.
+    pub fn heard(&mut self, node: NodeId, now_us: u64) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.heard_us = now_us;
+        }
+    }
+
+    /// Queues a message for the next flush. Dropped without a link: the protocol resends.
+    pub fn send(&mut self, node: NodeId, message: &Message<'_>) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.linked
+        {
+            message::append(message, &mut peer.urgent);
+        }
+    }
+
+    /// Queues a message on the control stream, apart from bulk and hot traffic.
+    pub fn send_control(&mut self, node: NodeId, message: &Message<'_>) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.linked
+        {
+            message::append(message, &mut peer.control);
+        }
+    }
+
+    /// Sends a message as a bulk frame of its own, at once.
+    pub fn send_bulk(&mut self, node: NodeId, message: &Message<'_>) {
+        if self.linked(node) {
+            let mut frame = Vec::new();
+            message::begin(self.incarnation, &mut frame);
+            message::append(message, &mut frame);
+            self.outgoing.push_back((node, Class::Bulk, frame.into()));
+        }
+    }
+
+    /// Queues a message behind the records queued so far: it arrives after them.
+    pub fn send_behind_records(&mut self, node: NodeId, message: &Message<'_>) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.linked
+        {
+            let queue = if peer.records.is_empty() { &mut peer.urgent } else { &mut peer.records };
+            message::append(message, queue);
+        }
+    }
+
+    /// Encodes records once, to be queued for each follower with [`Peers::send_records`].
+    pub fn encode_records(&mut self, records: &message::Records<'_>) {
+        self.scratch.clear();
+        message::append(&Message::Records(*records), &mut self.scratch);
+    }
+
+    /// Queues the records last encoded; `mark` is what their ack will mean.
+    pub fn send_records(&mut self, node: NodeId, mark: Mark) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.linked
+        {
+            peer.records.extend_from_slice(&self.scratch);
+            peer.marks.push(mark);
+        }
+    }
+
+    /// Assembles what may leave now into frames.
+    pub fn flush(&mut self, now_us: u64) {
+        for (&node, peer) in &mut self.peers {
+            if !peer.linked {
+                continue;
+            }
+            let head = |number, load| {
+                Message::Batch(Batch {
+                    number,
+                    sent_us: now_us,
+                    table_version: self.table_version,
+                    term: self.term,
+                    leader: self.leader,
+                    load,
+                })
+            };
+            if !peer.control.is_empty() {
+                let mut frame = Vec::with_capacity(8 + peer.control.len());
+                message::begin(self.incarnation, &mut frame);
+                frame.append(&mut peer.control);
+                self.outgoing.push_back((node, Class::Control, frame.into()));
+            }
+            let under_way = peer.in_flight.len();
+            let records_go = !peer.records.is_empty()
+                && (under_way < self.config.batches_in_flight
+                    || (peer.records.len() >= self.config.batch_bytes && under_way < self.config.batches_in_flight_max));
+            let heartbeat = now_us >= peer.batch_sent_us + self.config.heartbeat_us;
+            if !records_go && !heartbeat && peer.urgent.is_empty() {
+                continue;
+            }
+            let mut frame = Vec::with_capacity(64 + peer.urgent.len() + if records_go { peer.records.len() } else { 0 });
+            message::begin(self.incarnation, &mut frame);
+            if records_go {
+                peer.next_number += 1;
+                message::append(&head(peer.next_number, None), &mut frame);
+                frame.append(&mut peer.records);
+                let marks = std::mem::take(&mut peer.marks);
+                peer.in_flight.push_back(InFlight { number: peer.next_number, sent_us: now_us, marks });
+            }
+            if heartbeat {
+                message::append(&head(0, Some(self.load)), &mut frame);
+                peer.batch_sent_us = now_us;
+            }
+            frame.append(&mut peer.urgent);
+            self.outgoing.push_back((node, Class::Hot, frame.into()));
+        }
+    }
+
+    /// The next frame to put on a link.
+    pub fn poll(&mut self) -> Option<(NodeId, Class, Bytes)> {
+        self.outgoing.pop_front()
+    }
+
+    /// Whether a flush could be held up by batches under way.
+    pub fn records_waiting(&self) -> bool {
+        self.peers.values().any(|peer| !peer.records.is_empty())
+    }
+
+    /// Takes an ack: renews the lease and hands each acknowledged mark to `acknowledged`.
+    pub fn acked(&mut self, node: NodeId, now_us: u64, ack: &Ack, mut acknowledged: impl FnMut(Mark)) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.table_version = peer.table_version.max(ack.table_version);
+        // An echo from the future is no clock of ours: a broken or hostile peer.
+        if ack.granted && ack.echo_us <= now_us {
+            let until = ack.echo_us + self.config.lease_us - self.config.lease_margin_us;
+            peer.lease_until_us = peer.lease_until_us.max(until);
+        }
+        let Some(index) = peer.in_flight.iter().position(|batch| batch.number == ack.number) else { return };
+        let Some(batch) = peer.in_flight.remove(index) else { return };
+        let rtt_us = now_us.saturating_sub(batch.sent_us).max(1);
+        peer.rtt_us = if peer.rtt_us == 0 { rtt_us } else { (peer.rtt_us * 7 + rtt_us) / 8 };
+        for mark in batch.marks {
+            if !ack.refused.iter().any(|(partition, _)| *partition == mark.0) {
+                acknowledged(mark);
+            }
+        }
+    }
+
+    /// Takes batches unanswered for too long for lost; their partitions send again by themselves.
+    pub fn expire_batches(&mut self, now_us: u64) {
+        for peer in self.peers.values_mut() {
+            while let Some(oldest) = peer.in_flight.front()
+                && now_us >= oldest.sent_us + self.config.batch_timeout_us
+            {
+                peer.in_flight.pop_front();
+            }
+        }
+    }
+
+    /// Answers a batch of `node`: whether it may count on a read lease.
+    pub fn grant(&mut self, node: NodeId, now_us: u64, batch: &Batch, refused: Vec<(PartitionId, Refusal)>) {
+        let table_version = self.table_version;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.table_version = peer.table_version.max(batch.table_version);
+        if let Some(load) = batch.load {
+            peer.load = load;
+        }
+        let granted = peer.sealed.is_empty() && batch.table_version >= peer.grant_version_min;
+        if granted {
+            peer.granted_until_us = peer.granted_until_us.max(now_us + self.config.lease_us);
+        }
+        let ack = Ack { number: batch.number, echo_us: batch.sent_us, granted, table_version, refused };
+        if peer.linked {
+            message::append(&Message::Ack(ack), &mut peer.urgent);
+        }
+    }
+
+    /// Until when this node holds a read lease from `node`.
+    pub fn lease_until_us(&self, node: NodeId) -> u64 {
+        self.peers.get(&node).map_or(0, |peer| peer.lease_until_us)
+    }
+
+    /// Until when `node` may believe that it holds a read lease from here.
+    pub fn granted_until_us(&self, node: NodeId) -> u64 {
+        self.peers.get(&node).map_or(0, |peer| peer.granted_until_us)
+    }
+
+    /// No more grants to `deposed` until it knows that the partition is no longer its own.
+    pub fn seal(&mut self, deposed: NodeId, partition: PartitionId, epoch: Epoch) {
+        let peer = self.peers.entry(deposed).or_default();
+        let sealed = peer.sealed.entry(partition).or_insert(epoch);
+        *sealed = (*sealed).max(epoch);
+    }
+
+    /// The table shows `partition` at `epoch`: seals up to there are done with.
+    pub fn unseal(&mut self, partition: PartitionId, epoch: Epoch, version: TableVersion) {
+        for peer in self.peers.values_mut() {
+            if peer.sealed.get(&partition).is_some_and(|&promised| promised <= epoch) {
+                peer.sealed.remove(&partition);
+                peer.grant_version_min = peer.grant_version_min.max(version);
+            }
+        }
+    }
+
+    /// A new incarnation starts: versions begin anew and old promises are void.
+    pub fn new_incarnation(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        for peer in self.peers.values_mut() {
+            peer.clear();
+            peer.table_version = TableVersion(0);
+        }
+    }
+}
+
+impl Peer {
+    fn clear(&mut self) {
+        self.urgent.clear();
+        self.control.clear();
+        self.records.clear();
+        self.marks.clear();
+        self.in_flight.clear();
+    }
+
+    /// Records on their way to it or waiting, for status pages.
+    pub fn backlog_bytes(&self) -> usize {
+        self.records.len()
+    }
+}

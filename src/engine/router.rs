@@ -1,0 +1,104 @@
+//! Operations on their way: forwarded to another primary, or parked until they can run.
+//!
+//! An operation is forwarded once; a node that isn't the primary answers "stale" with its table
+//! version and never forwards on, so there are no loops. What was sent over a link that is lost is
+//! in doubt if it may have written, and runs again otherwise.
+
+use super::ids::{NodeId, PartitionId, TableVersion};
+use super::op::OwnedOp;
+use super::partition::primary::Asker;
+use super::shared::Parked;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// A forwarded operation, until its answer comes.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    /// Who asked; always a local client.
+    pub asker: Asker,
+    /// What for.
+    pub op: OwnedOp,
+    /// Whom it was sent to.
+    pub to: NodeId,
+    /// When patience ends.
+    pub deadline_us: u64,
+}
+
+/// Operations on their way.
+#[derive(Debug, Default)]
+pub struct Router {
+    next_id: u64,
+    forwarded: HashMap<u64, Forwarded, std::hash::BuildHasherDefault<super::partition::primary::PassThrough>>,
+    /// Ids by deadline, so that expiry looks at the oldest only.
+    by_deadline: VecDeque<(u64, u64)>,
+    parked: BTreeMap<PartitionId, VecDeque<Parked>>,
+    parked_count: usize,
+    /// Parked until the table is newer than this.
+    pub table_wanted: TableVersion,
+}
+
+impl Router {
+    /// Operations on their way.
+    pub fn len(&self) -> usize {
+        self.forwarded.len() + self.parked_count
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Notes a forwarded operation and numbers it.
+    pub fn forward(&mut self, forwarded: Forwarded) -> u64 {
+        self.next_id += 1;
+        self.by_deadline.push_back((forwarded.deadline_us, self.next_id));
+        self.forwarded.insert(self.next_id, forwarded);
+        self.next_id
+    }
+
+    /// Takes the operation that `from` answers; `None` if it isn't expected from there.
+    pub fn answered(&mut self, from: NodeId, id: u64) -> Option<Forwarded> {
+        if self.forwarded.get(&id).is_some_and(|forwarded| forwarded.to == from) {
+            self.forwarded.remove(&id)
+        } else {
+            None
+        }
+    }
+
+    /// Takes all operations sent to `node`, in the order they were sent.
+    pub fn lost(&mut self, node: NodeId) -> Vec<Forwarded> {
+        let mut ids: Vec<u64> =
+            self.forwarded.iter().filter(|(_, forwarded)| forwarded.to == node).map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| self.forwarded.remove(&id)).collect()
+    }
+
+    /// Takes the forwarded operations whose patience has ended.
+    pub fn expired(&mut self, now_us: u64) -> Vec<Forwarded> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline_us, id)) = self.by_deadline.front()
+            && (deadline_us <= now_us || !self.forwarded.contains_key(&id))
+        {
+            self.by_deadline.pop_front();
+            expired.extend(self.forwarded.remove(&id));
+        }
+        expired
+    }
+
+    /// Parks an operation at its partition.
+    pub fn park(&mut self, parked: Parked) {
+        self.parked_count += 1;
+        self.parked.entry(parked.op.partition()).or_default().push_back(parked);
+    }
+
+    /// Takes everything parked at a partition, in order.
+    pub fn unpark(&mut self, partition: PartitionId) -> VecDeque<Parked> {
+        let queue = self.parked.remove(&partition).unwrap_or_default();
+        self.parked_count -= queue.len();
+        queue
+    }
+
+    /// The partitions with parked operations.
+    pub fn parked_partitions(&self) -> Vec<PartitionId> {
+        self.parked.keys().copied().collect()
+    }
+}

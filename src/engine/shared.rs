@@ -1,0 +1,236 @@
+//! What the partitions of one engine share: time, table, memory, peers, and what they ask for.
+
+use super::config::EngineConfig;
+use super::controller::Report;
+use super::ids::{Incarnation, NodeId, PartitionId};
+use super::message::Unavailable;
+use super::op::{OwnedOp, Ticket};
+use super::partition::primary::{Asker, ReplyBytes};
+use super::partition::snapshot::Sending;
+use super::peers::Peers;
+use super::stats::Stats;
+use super::store::{Arena, Shard};
+use super::table::{Assignment, ClusterSettings, MemberStatus, Survival, Table};
+use super::time::Now;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// What the partitions of one engine share.
+pub struct Shared {
+    /// This node.
+    pub me: NodeId,
+    /// The time of the call being served.
+    pub now: Now,
+    /// Bounds and patience.
+    pub config: EngineConfig,
+    /// The table in force.
+    pub table: Arc<Table>,
+    /// Entry memory.
+    pub arena: Arena,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Counters.
+    pub stats: Stats,
+    /// Shards given up, to be reclaimed in bounded steps.
+    pub condemned: VecDeque<Shard>,
+    /// Operations to run again: their primary's reign ended before they did.
+    pub resubmit: VecDeque<Parked>,
+    /// Set when a write found no memory and its own partition had none to give.
+    pub want_eviction: bool,
+    pub(super) completions: VecDeque<(Ticket, ReplyBytes)>,
+    pub(super) dirty: Vec<PartitionId>,
+    pub(super) restless: BTreeSet<PartitionId>,
+    pub(super) woken: BTreeSet<PartitionId>,
+    pub(super) reports: Vec<Report>,
+    pub(super) pulls: BTreeSet<NodeId>,
+    pub(super) starved: VecDeque<(NodeId, PartitionId)>,
+    snapshot_in_flight: BTreeMap<NodeId, usize>,
+    entropy: u64,
+    attempts: u64,
+}
+
+/// An operation that cannot run yet.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// Who asked.
+    pub asker: Asker,
+    /// What for.
+    pub op: OwnedOp,
+    /// When patience ends, on the boot-time clock.
+    pub deadline_us: u64,
+    /// What to say then.
+    pub reason: Unavailable,
+}
+
+impl Parked {
+    /// Parks a local client's operation.
+    pub fn new(ticket: Ticket, op: OwnedOp, deadline_us: u64) -> Parked {
+        Parked { asker: Asker::Local(ticket), op, deadline_us, reason: Unavailable::ChangingHands }
+    }
+}
+
+impl Shared {
+    /// A node that knows nobody yet. `entropy` seeds all its choices.
+    pub fn new(me: NodeId, config: EngineConfig, entropy: u64) -> Shared {
+        let settings = ClusterSettings { partitions: 1, replicas: 1, min_copies: 1, survival: Survival::Auto };
+        Shared {
+            me,
+            now: Now::default(),
+            table: Arc::new(Table::new(Incarnation(0), settings)),
+            arena: Arena::new(),
+            peers: Peers::new(config.peers),
+            config,
+            stats: Stats::default(),
+            condemned: VecDeque::new(),
+            resubmit: VecDeque::new(),
+            want_eviction: false,
+            completions: VecDeque::new(),
+            dirty: Vec::new(),
+            restless: BTreeSet::new(),
+            woken: BTreeSet::new(),
+            reports: Vec::new(),
+            pulls: BTreeSet::new(),
+            starved: VecDeque::new(),
+            snapshot_in_flight: BTreeMap::new(),
+            entropy: entropy | 1,
+            attempts: 0,
+        }
+    }
+
+    /// The next of this node's pseudo-random numbers (SplitMix64).
+    pub fn random(&mut self) -> u64 {
+        self.entropy = self.entropy.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.entropy;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number for a snapshot attempt: later ones are higher.
+    pub fn next_attempt(&mut self) -> u64 {
+        self.attempts = (self.attempts + 1).max(self.now.mono_us);
+        self.attempts
+    }
+
+    /// The partition has effects to send.
+    pub fn dirty(&mut self, partition: PartitionId) {
+        if self.dirty.last() != Some(&partition) {
+            self.dirty.push(partition);
+        }
+    }
+
+    /// The partition wants its timers looked at.
+    pub fn mark_restless(&mut self, partition: PartitionId) {
+        self.restless.insert(partition);
+    }
+
+    /// Operations parked for the partition may run now.
+    pub fn wake_parked(&mut self, partition: PartitionId) {
+        self.woken.insert(partition);
+    }
+
+    /// Hands a reply to a local client.
+    pub fn complete(&mut self, ticket: Ticket, reply: ReplyBytes) {
+        self.completions.push_back((ticket, reply));
+    }
+
+    /// Hands an error to a local client; `error` is without the leading `-`.
+    pub fn complete_error(&mut self, ticket: Ticket, error: &str) {
+        let mut reply = ReplyBytes::new();
+        reply.push(b'-');
+        reply.extend_from_slice(error.as_bytes());
+        reply.extend_from_slice(b"\r\n");
+        self.complete(ticket, reply);
+    }
+
+    /// When the patience of an operation that arrives now ends.
+    pub fn patience_us(&self) -> u64 {
+        self.now.mono_us + self.config.patience_us
+    }
+
+    /// Tells the controller.
+    pub fn report(&mut self, report: Report) {
+        self.reports.push(report);
+    }
+
+    /// Asks `node` for its table soon.
+    pub fn pull_table(&mut self, node: NodeId) {
+        self.pulls.insert(node);
+    }
+
+    /// Data members that hold copies or should: those that left are not among them.
+    fn data_members(&self, mut counts: impl FnMut(MemberStatus) -> bool) -> usize {
+        self.table.members.values().filter(|member| member.weight > 0 && counts(member.status)).count()
+    }
+
+    /// Copies that a write needs: `min_copies`, or all members if they are fewer.
+    ///
+    /// Dead members count in clusters that go on by majority; a small cluster's survivor goes on alone.
+    pub fn copies_min(&self) -> usize {
+        let settings = &self.table.settings;
+        let by_majority = match settings.survival {
+            Survival::Auto => self.table.ever_three,
+            Survival::Majority => true,
+            Survival::Takeover => false,
+        };
+        let members = self.data_members(|status| match status {
+            MemberStatus::Up => true,
+            MemberStatus::Leaving => false,
+            MemberStatus::Down => by_majority,
+        });
+        usize::from(settings.min_copies.min(settings.replicas)).min(members.max(1))
+    }
+
+    /// Whether the table lists the full number of complete copies on live nodes.
+    pub fn enough_copies(&self, assignment: &Assignment) -> bool {
+        let live = assignment.isr.iter().filter(|&&node| self.table.is_live(node)).count();
+        let members = self.data_members(|status| status == MemberStatus::Up);
+        live >= usize::from(self.table.settings.replicas).min(members.max(1))
+    }
+
+    /// Whether `bytes` more fit into the memory bound.
+    pub fn room_for(&self, bytes: usize) -> bool {
+        self.config.bytes_max == 0 || self.arena.bytes_used() + bytes as u64 <= self.config.bytes_max
+    }
+
+    /// How much has to go for a little room under the bound; 0 when nothing may be evicted.
+    pub fn eviction_goal(&self) -> u64 {
+        if self.config.bytes_max == 0 || self.config.eviction == super::store::Eviction::NoEviction {
+            return 0;
+        }
+        let target = self.config.bytes_max - self.config.bytes_max / 64;
+        self.arena.bytes_used().saturating_sub(target)
+    }
+
+    /// Whether the window of snapshot bytes to `node` has room.
+    pub fn snapshot_room(&self, node: NodeId) -> bool {
+        self.snapshot_in_flight.get(&node).copied().unwrap_or(0) < self.config.snapshot_window_bytes
+    }
+
+    /// A chunk left for `node`.
+    pub fn snapshot_sent(&mut self, node: NodeId, bytes: usize) {
+        *self.snapshot_in_flight.entry(node).or_default() += bytes;
+        self.stats.snapshot_bytes_sent += bytes as u64;
+    }
+
+    /// A chunk was applied at `node`, or will never be.
+    pub fn snapshot_landed(&mut self, node: NodeId, bytes: usize) {
+        if let Some(in_flight) = self.snapshot_in_flight.get_mut(&node) {
+            *in_flight = in_flight.saturating_sub(bytes);
+        }
+    }
+
+    /// A snapshot found no room in the window; it goes on when there is.
+    pub fn starve(&mut self, node: NodeId, partition: PartitionId) {
+        if !self.starved.contains(&(node, partition)) {
+            self.starved.push_back((node, partition));
+        }
+    }
+
+    /// Gives up a snapshot under way.
+    pub fn abandon_sending(&mut self, node: NodeId, sending: Option<Box<Sending>>) {
+        if let Some(sending) = sending {
+            self.snapshot_landed(node, sending.in_flight_bytes());
+        }
+    }
+}

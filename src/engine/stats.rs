@@ -1,0 +1,48 @@
+//! Counters of one engine, for metrics and alarms. All since the start of the process.
+
+/// Counters of one engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Operations executed here as primary.
+    pub operations: u64,
+    /// Operations sent on to another primary.
+    pub forwarded: u64,
+    /// Operations that had to wait for a route, a copy or a handover.
+    pub parked: u64,
+    /// Operations whose patience ended.
+    pub expired_patience: u64,
+    /// Writes whose outcome was lost with a reign or a link.
+    pub in_doubt: u64,
+    /// Entries deleted because their time had come.
+    pub expired: u64,
+    /// Entries deleted to make room.
+    pub evicted: u64,
+    /// Records taken as a backup or learner.
+    pub records_applied: u64,
+    /// Records sent again.
+    pub resent: u64,
+    /// Records and chunks refused as broken, foreign or out of place.
+    pub records_refused: u64,
+    /// Refusals met because of an older epoch.
+    pub fenced: u64,
+    /// Reigns begun.
+    pub promotions: u64,
+    /// Snapshots confirmed complete by their learner.
+    pub snapshots_sent: u64,
+    /// Snapshots that differed from their source and started over.
+    pub snapshot_mismatches: u64,
+    /// Snapshot bytes sent.
+    pub snapshot_bytes_sent: u64,
+    /// Snapshot bytes taken.
+    pub snapshot_bytes_received: u64,
+    /// Digests compared equal.
+    pub digests_equal: u64,
+    /// Digests that differed at equal sequence: a bug's alarm.
+    pub digest_mismatches: u64,
+    /// Frames that did not decode.
+    pub frames_broken: u64,
+    /// Frames of another incarnation.
+    pub frames_foreign: u64,
+    /// Breaches of an invariant noticed and contained.
+    pub invariant_alarms: u64,
+}
