@@ -21,6 +21,9 @@ pub(super) async fn run(shared: Rc<Shared>) {
         };
         spawn_local(accept(shared.clone(), incoming));
     }
+    if !shared.is_closed() {
+        tracing::error!("the QUIC socket has failed: nobody can reach this node any more");
+    }
 }
 
 /// Bounds the handshakes under way. The more there are, the more a dialler must prove.

@@ -121,7 +121,9 @@ pub enum DialError {
     #[error("no answer")]
     NoAnswer,
     /// One side doesn't accept the other's certificate: most likely another cluster's secret.
-    #[error("certificate not accepted; do both have the same secret?")]
+    #[error(
+        "certificate not accepted: is it the same secret, are the clocks less than a day apart?"
+    )]
     Untrusted,
     /// The protocol versions don't meet.
     #[error("{0}")]

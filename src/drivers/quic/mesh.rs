@@ -250,8 +250,8 @@ impl Mesh {
     ) -> impl Future<Output = Result<NodeId, DialError>> + use<> {
         let shared = self.0.clone();
         async move {
-            if addr == shared.advertise || Ok(addr) == shared.endpoint.local_addr().map_err(|_| ())
-            {
+            let bound = shared.endpoint.local_addr();
+            if addr == shared.advertise || bound.is_ok_and(|bound| bound == addr) {
                 return Err(DialError::Itself);
             }
             match shared.peer_at(addr) {
