@@ -1,6 +1,11 @@
 //! The `ringdove` command: parses its arguments and calls the library.
+#![forbid(unsafe_code)]
+
+mod cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

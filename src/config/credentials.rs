@@ -117,6 +117,11 @@ impl Password {
         Ok(Password::new(line))
     }
 
+    /// The bytes, for a client that has to send them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether a client gave the right one, in a time that tells nothing about how nearly right
     /// a wrong one of the same length was.
     pub fn matches(&self, given: &[u8]) -> bool {

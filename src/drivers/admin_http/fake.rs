@@ -66,6 +66,7 @@ pub fn cluster(nodes: usize, tick: u64) -> ClusterStatus {
     let wanted = nodes.min(2);
     let short = table.partitions.iter().filter(|held| held.backups.len() + 1 < wanted).count();
     ClusterStatus {
+        health: Health::default(),
         node: id(0),
         incarnation: 1,
         table_version: table.table_version,

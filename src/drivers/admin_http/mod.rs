@@ -11,7 +11,7 @@ mod fake;
 
 pub use metrics::{Family, Kind, Metrics, describe};
 pub use status::{
-    ClusterStatus, MemberView, MigrationStatus, PartitionView, PartitionsStatus, Readiness,
+    ClusterStatus, Health, MemberView, MigrationStatus, PartitionView, PartitionsStatus, Readiness,
     SettingsStatus, Standing,
 };
 
@@ -120,7 +120,10 @@ fn silent() -> Response {
 
 async fn cluster(State(source): State<AdminSource>) -> Response {
     match ask(&source, AdminRequest::Cluster).await {
-        Some(status) => Json(status).into_response(),
+        Some(mut status) => {
+            status.health = status.judge();
+            Json(status).into_response()
+        }
         None => silent(),
     }
 }

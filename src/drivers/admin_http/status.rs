@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 /// `/v1/cluster`: the cluster as the answering node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
+    /// [`ClusterStatus::judge`]'s verdict, filled in by the server.
+    pub health: Health,
     /// The node that answers.
     pub node: String,
     /// Which life of the cluster this is.
@@ -38,6 +40,58 @@ pub struct ClusterStatus {
     pub copies_wanted: u8,
     /// The answering node's counters since its start, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// How the cluster is, in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// Every partition has all its copies.
+    #[default]
+    Healthy,
+    /// Everything is served, with fewer copies than configured, because there are too few members.
+    FewerCopies,
+    /// Everything is served; copies are being built or are about to be.
+    Healing,
+    /// Some partitions are not served.
+    Degraded,
+    /// The answering node sees no majority.
+    NoMajority,
+}
+
+impl Health {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::FewerCopies => "fewer-copies",
+            Health::Healing => "healing",
+            Health::Degraded => "degraded",
+            Health::NoMajority => "no-majority",
+        }
+    }
+}
+
+impl ClusterStatus {
+    /// How the cluster is, from the other fields: the worst that applies.
+    pub fn judge(&self) -> Health {
+        if !self.has_majority {
+            Health::NoMajority
+        } else if self.unavailable_partitions > 0 || !self.dead_partitions.is_empty() {
+            Health::Degraded
+        } else if self.under_replicated_partitions > 0 || !self.migrations.is_empty() {
+            Health::Healing
+        } else if self.copies_wanted < self.settings.replicas {
+            Health::FewerCopies
+        } else {
+            Health::Healthy
+        }
+    }
+
+    /// The member of that id.
+    pub fn member(&self, node: &str) -> Option<&MemberView> {
+        self.members.iter().find(|member| member.node == node)
+    }
 }
 
 /// What is fixed when a cluster forms.
@@ -174,4 +228,25 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not, in words.
     pub reasons: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_verdict_wins() {
+        let mut status = ClusterStatus { has_majority: true, copies_wanted: 2, ..Default::default() };
+        status.settings.replicas = 2;
+        assert_eq!(status.judge(), Health::Healthy);
+        status.copies_wanted = 1;
+        assert_eq!(status.judge(), Health::FewerCopies);
+        status.under_replicated_partitions = 1;
+        assert_eq!(status.judge(), Health::Healing);
+        status.unavailable_partitions = 1;
+        assert_eq!(status.judge(), Health::Degraded);
+        status.has_majority = false;
+        assert_eq!(status.judge(), Health::NoMajority);
+        assert_eq!(serde_json::to_value(status.judge()).unwrap(), Health::NoMajority.as_str());
+    }
 }

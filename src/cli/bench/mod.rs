@@ -1,0 +1,146 @@
+//! `ringdove bench`: a load generator.
+//!
+//! Each client keeps `--pipeline` commands under way and sends the next batch when the last one is
+//! answered. A command's latency is that of its batch, from the write to the last reply.
+//! - `plan`: what is sent;
+//! - `resp`: how it is sent to a Redis port, ringdove's or another's;
+//! - `report`: what is measured and printed.
+
+mod plan;
+mod report;
+mod resp;
+
+use super::{Failure, Outcome, block_on};
+use plan::{Budget, Plan, Ratio};
+use report::Measured;
+use ringdove::config::{ByteSize, HostPort};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// A Redis port: of a ringdove node, or of another server to compare with
+    /// [default: 127.0.0.1:6379]
+    #[arg(long, value_name = "HOST:PORT")]
+    resp: Option<HostPort>,
+    /// Clients at once
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    clients: u32,
+    /// Commands that each client keeps under way
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pipeline: u32,
+    /// How long to run [default: 10s, unless --requests is given]
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// How many commands to send in all
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    requests: Option<u64>,
+    /// Bytes of a value
+    #[arg(long, value_name = "SIZE", default_value = "64")]
+    value_size: ByteSize,
+    /// Different keys, of 16 bytes each; chosen at random, all as likely
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// GETs to SETs
+    #[arg(long, value_name = "GET:SET", default_value = "1:1")]
+    ratio: Ratio,
+    /// Set every key once before measuring
+    #[arg(long)]
+    fill: bool,
+    /// Threads that generate the load
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+    /// File with the password for AUTH (RESP)
+    #[arg(long, value_name = "FILE")]
+    pass_file: Option<std::path::PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringdove bench --pipeline 16 --ratio 9:1 --fill
+  ringdove bench --resp 127.0.0.1:6380 --requests 1000000 --value-size 1kb --json";
+
+/// The longest value sent, in bytes.
+const VALUE_BYTES_MAX: u64 = 512 << 20;
+
+pub fn run(args: BenchArgs) -> Outcome {
+    if args.value_size.0 > VALUE_BYTES_MAX {
+        return Err(Failure(format!("--value-size: more than {}", ByteSize(VALUE_BYTES_MAX))));
+    }
+    let plan = Plan {
+        keys: args.keys,
+        ratio: args.ratio,
+        value: vec![b'x'; args.value_size.0 as usize].into(),
+        pipeline: args.pipeline,
+        clients: args.clients,
+        threads: args.threads.min(args.clients),
+    };
+    let target = Target::of(&args)?;
+    if args.fill {
+        let budget = Arc::new(Budget::fill(plan.keys));
+        let filled = drive(&target, &plan, &budget)?;
+        filled.refuse_errors()?;
+    }
+    let budget = Arc::new(match args.requests {
+        Some(requests) => Budget::requests(requests),
+        None => Budget::time(Duration::from_secs(args.seconds.unwrap_or(10).max(1))),
+    });
+    let measured = drive(&target, &plan, &budget)?;
+    print!("{}", if args.json { measured.json() } else { measured.table(&target.to_string(), &plan) });
+    Ok(if measured.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whom to load.
+#[derive(Clone)]
+enum Target {
+    Resp(resp::RespTarget),
+}
+
+impl Target {
+    fn of(args: &BenchArgs) -> Result<Target, Failure> {
+        let address = match &args.resp {
+            Some(address) => address.to_string(),
+            None => "127.0.0.1:6379".to_owned(),
+        };
+        Ok(Target::Resp(resp::RespTarget::new(address, args.pass_file.as_deref())?))
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Resp(target) => write!(f, "RESP {target}"),
+        }
+    }
+}
+
+/// Spends the budget with all clients, spread over the threads, and adds up what they measured.
+fn drive(target: &Target, plan: &Plan, budget: &Arc<Budget>) -> Result<Measured, Failure> {
+    let start = std::time::Instant::now();
+    let workers: Vec<_> = (0..plan.threads)
+        .map(|thread| {
+            let (target, plan, budget) = (target.clone(), plan.clone(), budget.clone());
+            let clients = plan.clients / plan.threads + u32::from(thread < plan.clients % plan.threads);
+            let seed = u64::from(thread) << 32;
+            std::thread::spawn(move || {
+                block_on(async move {
+                    match &target {
+                        Target::Resp(target) => resp::load(target, &plan, &budget, clients, seed).await,
+                    }
+                })
+            })
+        })
+        .collect();
+    let mut all = Measured::default();
+    for worker in workers {
+        let measured = worker.join().map_err(|_| Failure("a load thread panicked".to_owned()))?;
+        all.add(&measured?);
+    }
+    all.elapsed = start.elapsed();
+    Ok(all)
+}

@@ -1,0 +1,197 @@
+//! What is sent: keys, values, their mix, and how much of it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// GETs to SETs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ratio {
+    gets: u32,
+    sets: u32,
+}
+
+impl FromStr for Ratio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ratio, String> {
+        let parsed = text.split_once(':').and_then(|(gets, sets)| {
+            Some(Ratio { gets: gets.parse().ok()?, sets: sets.parse().ok()? })
+        });
+        let is_fit = |ratio: &Ratio| (1..=1_000_000).contains(&ratio.gets.saturating_add(ratio.sets));
+        parsed.filter(is_fit).ok_or_else(|| format!("`{text}` is not GETS:SETS, such as 9:1 or 0:1"))
+    }
+}
+
+/// The load.
+#[derive(Clone)]
+pub struct Plan {
+    /// Different keys.
+    pub keys: u64,
+    /// GETs to SETs.
+    pub ratio: Ratio,
+    /// What is set.
+    pub value: Arc<[u8]>,
+    /// Commands under way at each client.
+    pub pipeline: u32,
+    /// Clients in all.
+    pub clients: u32,
+    /// Threads that they are spread over.
+    pub threads: u32,
+}
+
+/// A command to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `GET key`.
+    Get(u64),
+    /// `SET key value`.
+    Set(u64),
+}
+
+/// How much is sent in all, shared by the clients.
+pub struct Budget {
+    left: AtomicU64,
+    deadline: Option<Instant>,
+    fills: bool,
+}
+
+impl Budget {
+    /// So many commands.
+    pub fn requests(count: u64) -> Budget {
+        Budget { left: AtomicU64::new(count), deadline: None, fills: false }
+    }
+
+    /// As many as fit into this time, from now on.
+    pub fn time(span: Duration) -> Budget {
+        Budget { deadline: Some(Instant::now() + span), ..Budget::requests(u64::MAX) }
+    }
+
+    /// One SET of every key.
+    pub fn fill(keys: u64) -> Budget {
+        Budget { fills: true, ..Budget::requests(keys) }
+    }
+
+    /// Takes up to `count` commands out; 0 when all is spent. For a fill also the number of the
+    /// first of them, counted down from the last key.
+    fn take(&self, count: u32) -> (u32, u64) {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return (0, 0);
+        }
+        if self.deadline.is_some() {
+            return (count, 0);
+        }
+        let take = |left: u64| Some(left - left.min(count.into()));
+        // `take` never gives `None`, so both arms hold what was left.
+        let (Ok(left) | Err(left)) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        (left.min(count.into()) as u32, left)
+    }
+}
+
+/// A client's source of commands.
+pub struct Ops {
+    random: u64,
+}
+
+impl Ops {
+    /// Clients with different seeds send different commands.
+    pub fn new(seed: u64) -> Ops {
+        Ops { random: seed }
+    }
+
+    /// The next batch; empty when the budget is spent.
+    pub fn next_batch(&mut self, plan: &Plan, budget: &Budget, batch: &mut Vec<Op>) {
+        batch.clear();
+        let (count, left) = budget.take(plan.pipeline);
+        for n in 0..count {
+            batch.push(match budget.fills {
+                true => Op::Set(left - 1 - u64::from(n)),
+                false => self.op(plan),
+            });
+        }
+    }
+
+    fn op(&mut self, plan: &Plan) -> Op {
+        let key = self.random() % plan.keys;
+        let Ratio { gets, sets } = plan.ratio;
+        if self.random() % u64::from(gets + sets) < u64::from(gets) { Op::Get(key) } else { Op::Set(key) }
+    }
+
+    /// splitmix64 (Steele, Lea, Flood 2014): fast, and even enough to choose keys with.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// The 16 bytes of a key.
+pub fn key_bytes(key: u64) -> [u8; 16] {
+    let mut bytes = *b"key:000000000000";
+    let mut rest = key;
+    for digit in bytes[4..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(ratio: &str) -> Plan {
+        Plan { keys: 100, ratio: ratio.parse().unwrap(), value: Arc::from(*b"v"), pipeline: 7, clients: 1, threads: 1 }
+    }
+
+    #[test]
+    fn ratios() {
+        for text in ["", "1", "0:0", "a:b", "1:-1", "4294967295:4294967295"] {
+            assert!(text.parse::<Ratio>().is_err(), "{text}");
+        }
+        let (mut ops, plan) = (Ops::new(1), plan("3:1"));
+        let gets = (0..10_000).filter(|_| matches!(ops.op(&plan), Op::Get(_))).count();
+        assert!((7_300..7_700).contains(&gets), "{gets}");
+    }
+
+    #[test]
+    fn a_budget_is_spent_exactly() {
+        let (mut ops, plan, budget, mut batch) = (Ops::new(1), plan("1:1"), Budget::requests(100), Vec::new());
+        let mut sent = 0;
+        loop {
+            ops.next_batch(&plan, &budget, &mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            sent += batch.len();
+        }
+        assert_eq!(sent, 100);
+    }
+
+    #[test]
+    fn a_fill_sets_every_key_once() {
+        let (mut ops, plan, budget, mut batch) = (Ops::new(1), plan("1:0"), Budget::fill(100), Vec::new());
+        let mut keys = Vec::new();
+        loop {
+            ops.next_batch(&plan, &budget, &mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            keys.extend(batch.iter().map(|op| match op {
+                Op::Set(key) => *key,
+                Op::Get(_) => unreachable!(),
+            }));
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn keys_have_sixteen_bytes() {
+        assert_eq!(&key_bytes(42), b"key:000000000042");
+        assert_eq!(&key_bytes(999_999_999_999), b"key:999999999999");
+    }
+}
