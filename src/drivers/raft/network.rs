@@ -1,8 +1,10 @@
 //! openraft's messages on their way to other nodes.
 
-use super::command::{LogTypes, Snapshot, SnapshotTable, Vote};
+use super::command::{LogId, LogTypes, Snapshot, SnapshotTable, Vote};
 use super::config::RPC_BODY_BYTES_MAX;
-use super::wire::{Appended, GroupId, Installed, Request, Transferred, Voted, decode_response};
+use super::wire::{
+    Appended, GroupId, Installed, Request, Transferred, Voted, decode_response, encode_append,
+};
 use crate::engine::ids::NodeId;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -127,23 +129,54 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// A voter has a group before it has anything to say.
+    fn group(&self) -> Result<GroupId, RPCError<LogTypes>> {
+        self.group.get().copied().ok_or_else(|| unreachable("no group"))
+    }
+
+    /// Encodes as many of the entries as fit, and says up to which if not all of them do.
+    fn encode_entries(
+        &self,
+        mut request: AppendEntriesRequest<LogTypes>,
+    ) -> Result<(Option<LogId>, Bytes), RPCError<LogTypes>> {
+        let group = self.group()?;
+        let mut sent_up_to = None;
+        loop {
+            if let Some(body) = encode_append(&request, group) {
+                return Ok((sent_up_to, body));
+            }
+            request.entries.truncate(request.entries.len() / 2);
+            sent_up_to = request.entries.last().map(|entry| entry.log_id);
+            if sent_up_to.is_none() {
+                return Err(garbled("entry too large"));
+            }
+        }
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         action: RPCTypes,
         request: &Request,
         timeout: Duration,
     ) -> Result<T, RPCError<LogTypes>> {
-        // A voter has a group before it has anything to say.
-        let group = self.group.get().ok_or_else(|| unreachable("no group"))?;
-        let body = request.encode(*group).ok_or_else(|| garbled("request too large"))?;
-        let response =
-            self.rpc.call(self.target, body, timeout).await.map_err(|failure| match failure {
-                RpcFailure::Timeout => {
-                    RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
-                }
-                // Neither changes soon: back off.
-                RpcFailure::Unreachable | RpcFailure::Refused => unreachable(failure),
-            })?;
+        let body = request.encode(self.group()?).ok_or_else(|| garbled("request too large"))?;
+        self.exchange_encoded(action, body, timeout).await
+    }
+
+    async fn exchange_encoded<T: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<T, RPCError<LogTypes>> {
+        let call = self.rpc.call(self.target, body, timeout);
+        let response = call.await.map_err(|failure| match failure {
+            RpcFailure::Timeout => {
+                RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
+            }
+            // Neither changes soon: back off.
+            RpcFailure::Unreachable | RpcFailure::Refused => unreachable(failure),
+        })?;
         if response.len() > RPC_BODY_BYTES_MAX {
             return Err(garbled("response too large"));
         }
@@ -170,7 +203,12 @@ impl RaftNetworkV2<LogTypes> for Peer {
         // openraft gives entries no more time than a heartbeat; a large batch needs more, and
         // nothing cuts it short.
         let timeout = if request.entries.is_empty() { option.soft_ttl() } else { self.rpc_timeout };
-        self.exchange(RPCTypes::AppendEntries, &Request::Append(request), timeout).await
+        let (sent_up_to, body) = self.encode_entries(request)?;
+        let appended = self.exchange_encoded(RPCTypes::AppendEntries, body, timeout).await?;
+        Ok(match (sent_up_to, appended) {
+            (Some(last), Appended::Success) => Appended::PartialSuccess(Some(last)),
+            (_, appended) => appended,
+        })
     }
 
     async fn vote(

@@ -107,23 +107,14 @@ const KIND_TRANSFER: u8 = 5;
 impl Request {
     /// Encodes the request for `group`. `None` if it exceeds [`RPC_BODY_BYTES_MAX`].
     pub(super) fn encode(&self, group: GroupId) -> Option<Bytes> {
-        let kind = match self {
-            Request::Append(_) => KIND_APPEND,
-            Request::Vote(_) => KIND_VOTE,
-            Request::PreVote(_) => KIND_PRE_VOTE,
-            Request::InstallSnapshot(..) => KIND_SNAPSHOT,
-            Request::TransferLeader(_) => KIND_TRANSFER,
-        };
-        let mut out = Vec::with_capacity(256);
-        out.extend([WIRE_VERSION, kind]);
-        out.extend(group.to_bytes());
-        let encoded = match self {
-            Request::Append(body) => postcard::to_extend(body, out),
-            Request::Vote(body) | Request::PreVote(body) => postcard::to_extend(body, out),
+        match self {
+            Request::Append(body) => encode_append(body, group),
+            Request::Vote(body) => framed(KIND_VOTE, group, body),
+            Request::PreVote(body) => framed(KIND_PRE_VOTE, group, body),
             Request::InstallSnapshot(vote, Snapshot { meta, snapshot }) => {
-                let body =
-                    SnapshotBody { vote: *vote, meta: meta.clone(), table: snapshot.as_deref() };
-                postcard::to_extend(&body, out)
+                let table = snapshot.as_deref();
+                let body = SnapshotBody { vote: *vote, meta: meta.clone(), table };
+                framed(KIND_SNAPSHOT, group, &body)
             }
             Request::TransferLeader(request) => {
                 let body = TransferBody {
@@ -131,10 +122,9 @@ impl Request {
                     to: *request.to_node_id(),
                     last_log_id: request.last_log_id().copied(),
                 };
-                postcard::to_extend(&body, out)
+                framed(KIND_TRANSFER, group, &body)
             }
-        };
-        encoded.ok().filter(|out| out.len() <= RPC_BODY_BYTES_MAX).map(Bytes::from)
+        }
     }
 
     /// Decodes a request and the group it is meant for, and checks that openraft can take it and
@@ -193,6 +183,21 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// [`Request::encode`] for a request that its sender may have to shorten.
+pub(super) fn encode_append(
+    request: &AppendEntriesRequest<LogTypes>,
+    group: GroupId,
+) -> Option<Bytes> {
+    framed(KIND_APPEND, group, request)
+}
+
+fn framed<T: Serialize>(kind: u8, group: GroupId, body: &T) -> Option<Bytes> {
+    let mut out = vec![WIRE_VERSION, kind];
+    out.extend(group.to_bytes());
+    let out = postcard::to_extend(body, out).ok()?;
+    (out.len() <= RPC_BODY_BYTES_MAX).then(|| Bytes::from(out))
 }
 
 /// Encodes a response. `None` cannot happen short of a bug in a serializer.

@@ -92,7 +92,7 @@ impl Cluster {
             heartbeat_ms: 50,
             election_ms_min: 150,
             election_ms_max: 300,
-            rpc_ms: 500,
+            rpc_ms: 1_500,
             propose_ms: 2_000,
             snapshot_entries: 40,
             kept_entries: 5,

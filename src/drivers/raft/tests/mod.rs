@@ -287,6 +287,20 @@ async fn oversize_entries_are_refused_before_they_are_sent() {
 }
 
 #[tokio::test]
+async fn entries_beyond_one_request_are_sent_in_several() {
+    let cluster = Cluster::new(2).await;
+    cluster.form(1).await;
+    // Too long a name to have an effect, and quick to copy.
+    let bulky = entry(&"x".repeat(ENTRY_BYTES_MAX - 64));
+    for _ in 0..RPC_BODY_BYTES_MAX / ENTRY_BYTES_MAX + 3 {
+        cluster.log(1).propose(bulky.clone()).await.unwrap();
+    }
+    cluster.grow(1, &[1, 2]).await;
+    assert_eq!(cluster.table_of(2), cluster.table_of(1));
+    assert_eq!(cluster.log(2).status().snapshot_index, None, "it came entry by entry");
+}
+
+#[tokio::test]
 async fn the_channel_bridges_to_one_thread() {
     let (sender, mut outgoing) = channel();
     let call = tokio::spawn(sender.call(NodeId(7), Bytes::from_static(b"ping"), PATIENCE));
