@@ -23,6 +23,7 @@ pub mod resp;
 pub mod router;
 pub mod shared;
 pub mod stats;
+pub mod session;
 pub mod store;
 pub mod table;
 pub mod time;

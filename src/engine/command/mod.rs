@@ -16,6 +16,7 @@ mod glob;
 mod keys;
 mod cas;
 mod counters;
+mod describe;
 mod locks;
 mod number;
 mod plan;
@@ -30,8 +31,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use describe::{write_all, write_docs, write_help, write_info, write_keys, write_list};
 pub use execution::{Execution, Request, execute};
 pub use gather::{Gather, Step, Sub};
+pub(crate) use glob::glob_matches_any_case;
 pub use glob::glob_matches;
 pub use number::parse_integer;
 pub use plan::{Plan, plan};

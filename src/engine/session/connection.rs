@@ -1,0 +1,422 @@
+//! One RESP connection as a pure pipeline: bytes in, commands out; replies in, bytes out.
+
+use super::answer::{Answer, answer};
+use super::facts::{ClientInfo, ConnectionId, Host, Op, Submitted, Ticket};
+use super::state::Session;
+use crate::engine::command::{CommandSpec, Flags, Gather, Plan, Refusal, SessionOp, Step, plan, resolve};
+use crate::engine::ids::MapId;
+use crate::engine::resp::{Decoded, Decoder, DecoderLimits, ReplyWriter, Trust};
+use crate::engine::time::Now;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Bits of a ticket that name the part of a command in parts.
+const PART_BITS: u32 = 21;
+/// An empty input buffer keeps so much room, in bytes.
+const RETAINED_BYTES_MAX: usize = 256 << 10;
+/// The map that RESP sees.
+const MAP: MapId = MapId(0);
+
+/// What a connection may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// What one command may be.
+    pub decoder: DecoderLimits,
+    /// Commands whose replies are not yet due for sending, beyond which no further one is begun.
+    pub pending_max: usize,
+    /// Bytes of replies, beyond which no further command is begun. One reply may be longer.
+    pub output_bytes_max: usize,
+}
+
+impl Default for ConnectionLimits {
+    /// 1,024 commands, 1 MiB of replies.
+    fn default() -> ConnectionLimits {
+        ConnectionLimits { decoder: DecoderLimits::default(), pending_max: 1_024, output_bytes_max: 1 << 20 }
+    }
+}
+
+/// One RESP connection. A driver is a loop around it:
+///
+/// 1. while [`Connection::wants_input`], read into [`Connection::input`] and
+///    [`process`](Connection::process);
+/// 2. when an operation is done, [`complete`](Connection::complete) it;
+/// 3. after each of these, write [`Connection::output`] and clear it, then `process` once more if
+///    there was any: it takes up what had to wait for room;
+/// 4. when [`Connection::is_closed`] and all output is written, close the socket.
+///
+/// Replies leave in the order of their commands, whatever the order of completion.
+#[derive(Debug)]
+pub struct Connection {
+    decoder: Decoder,
+    input: Vec<u8>,
+    /// What the command at the front of `input` lacks at least, in bytes.
+    needed: usize,
+    pipeline: Pipeline,
+}
+
+impl Connection {
+    /// A client that has just connected. It must authenticate if the node has a `password`.
+    pub fn new(
+        id: ConnectionId,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now: Now,
+        password: Option<&[u8]>,
+        limits: ConnectionLimits,
+    ) -> Connection {
+        Connection {
+            decoder: Decoder::new(limits.decoder),
+            input: Vec::new(),
+            needed: 0,
+            pipeline: Pipeline {
+                limits,
+                session: Session::new(id, remote, local, now, password),
+                output: Vec::new(),
+                scratch: Vec::new(),
+                pending: VecDeque::new(),
+                next: 0,
+                pending_bytes: 0,
+                barrier: false,
+                closing: false,
+                commands: 0,
+            },
+        }
+    }
+
+    /// Where a driver appends what it read. It must not touch what is there.
+    pub fn input(&mut self) -> &mut Vec<u8> {
+        &mut self.input
+    }
+
+    /// The bytes that the command under way lacks at least, to reserve before reading; 0 if unknown.
+    pub fn input_needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Whether more input is welcome. If not, leave it in the socket: the client will notice.
+    pub fn wants_input(&self) -> bool {
+        self.pipeline.may_begin()
+    }
+
+    /// Encoded replies in order, for the driver to write and remove.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.pipeline.output
+    }
+
+    /// Whether nothing will be appended to the output any more, so that the socket is to be closed
+    /// once it is written.
+    pub fn is_closed(&self) -> bool {
+        self.pipeline.closing && self.pipeline.pending.is_empty()
+    }
+
+    /// Whether commands wait for their replies.
+    pub fn is_waiting(&self) -> bool {
+        !self.pipeline.pending.is_empty()
+    }
+
+    /// Commands begun so far.
+    pub fn commands(&self) -> u64 {
+        self.pipeline.commands
+    }
+
+    /// What the server remembers of the client.
+    pub fn session(&self) -> &Session {
+        &self.pipeline.session
+    }
+
+    /// The connection as CLIENT LIST shows it.
+    pub fn info(&self) -> ClientInfo {
+        let mut info = self.pipeline.session.info.clone();
+        info.input_bytes = self.input.len();
+        info.output_bytes = self.pipeline.output.len() + self.pipeline.pending_bytes;
+        info
+    }
+
+    /// Appends to the input and [`process`](Connection::process)es it.
+    pub fn receive(&mut self, bytes: &[u8], host: &mut impl Host) {
+        self.input.extend_from_slice(bytes);
+        self.process(host);
+    }
+
+    /// Begins all whole commands of the input, as far as the limits allow.
+    pub fn process(&mut self, host: &mut impl Host) {
+        let Connection { decoder, input, needed, pipeline } = self;
+        if input.is_empty() {
+            return;
+        }
+        pipeline.session.info.active_at_us = host.now().mono_us;
+        let mut at = 0;
+        while pipeline.may_begin() && at < input.len() {
+            let rest = &input[at..];
+            let trust = if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
+            match decoder.decode(rest, trust) {
+                Ok(Decoded::Command { consumed }) => {
+                    let args = decoder.args(rest);
+                    at += consumed;
+                    *needed = 0;
+                    if !args.is_empty() {
+                        pipeline.begin(&args, host);
+                    }
+                }
+                Ok(Decoded::Incomplete { needed: missing }) => {
+                    *needed = missing;
+                    break;
+                }
+                Err(error) => {
+                    pipeline.refuse(&Refusal::err(error), true);
+                    pipeline.closing = true;
+                }
+            }
+        }
+        if pipeline.closing || at == input.len() {
+            input.clear();
+            if input.capacity() > RETAINED_BYTES_MAX {
+                *input = Vec::new();
+            }
+        } else {
+            input.drain(..at);
+        }
+    }
+
+    /// Takes the encoded reply that a [`Submitted::Pending`] operation was owed, then goes on with
+    /// the input if there is some. A ticket that is not open is ignored.
+    pub fn complete(&mut self, ticket: Ticket, reply: &[u8], host: &mut impl Host) {
+        self.pipeline.complete(ticket, reply, host);
+        self.process(host);
+    }
+}
+
+/// Commands between their arrival and the sending of their replies.
+#[derive(Debug)]
+struct Pipeline {
+    limits: ConnectionLimits,
+    session: Session,
+    output: Vec<u8>,
+    /// For replies that are not yet due.
+    scratch: Vec<u8>,
+    /// Commands whose replies are not in `output` yet, in order; the last is number `next - 1`.
+    pending: VecDeque<Pending>,
+    next: u64,
+    /// Bytes of the replies in `pending`.
+    pending_bytes: usize,
+    /// Whether the last command in `pending` must end before another begins.
+    barrier: bool,
+    closing: bool,
+    commands: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    state: State,
+    /// Whether the client wants the reply.
+    heard: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// For one reply.
+    Waiting,
+    /// For the replies of parts.
+    Gathering(Box<Gather>),
+    /// For those before it.
+    Ready(SmallVec<[u8; 24]>),
+}
+
+impl Pipeline {
+    fn may_begin(&self) -> bool {
+        !self.closing
+            && !self.barrier
+            && self.pending.len() < self.limits.pending_max
+            && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
+    }
+
+    /// Begins one command.
+    fn begin(&mut self, args: &[&[u8]], host: &mut impl Host) {
+        self.commands += 1;
+        let heard = self.session.hears_next();
+        if let Err(refusal) = self.try_begin(args, heard, host) {
+            self.refuse(&refusal, heard);
+        }
+    }
+
+    fn try_begin(&mut self, args: &[&[u8]], heard: bool, host: &mut impl Host) -> Result<(), Refusal> {
+        let spec = resolve(args)?;
+        self.session.info.command = spec.name;
+        if !self.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
+            return Err(Refusal::Text("NOAUTH Authentication required.".to_owned()));
+        }
+        let partition_count = host.table().settings.partitions;
+        // Only commands in parts depend on chance, and they are rare.
+        let entropy = if spec.keys.first == 0 { host.entropy() } else { 0 };
+        match plan(spec, args, self.session.proto(), partition_count, entropy)? {
+            Plan::One { partition, slot } => {
+                if let Some(address) = host.redirect(partition) {
+                    return Err(Refusal::Text(format!("MOVED {} {address}", slot.0)));
+                }
+                let op = Op { spec, partition, map: MAP, proto: self.session.proto(), args };
+                self.submit(op, heard, host);
+            }
+            Plan::Session(op) => self.answer(spec, op, args, heard, host)?,
+            Plan::Gather(gather) => self.gather(gather, heard, host),
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, op: Op<'_>, heard: bool, host: &mut impl Host) {
+        let ticket = ticket(self.next, 0);
+        let direct = self.pending.is_empty();
+        let out = if direct { &mut self.output } else { &mut self.scratch };
+        let before = out.len();
+        match host.submit(ticket, op, out) {
+            Submitted::Pending => self.push(State::Waiting, heard),
+            Submitted::Done if direct => {
+                if !heard {
+                    self.output.truncate(before);
+                }
+            }
+            Submitted::Done => self.push_scratch(heard),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        spec: &'static CommandSpec,
+        op: SessionOp,
+        args: &[&[u8]],
+        heard: bool,
+        host: &mut impl Host,
+    ) -> Result<(), Refusal> {
+        let mut reply = ReplyWriter::new(&mut self.scratch, self.session.proto());
+        let outcome = answer(&mut self.session, spec, op, args, host, &mut reply);
+        if outcome.is_err() {
+            self.scratch.clear();
+        }
+        match outcome? {
+            Answer::Written => self.push_scratch(heard),
+            Answer::Aloud => self.push_scratch(true),
+            Answer::Silent => self.scratch.clear(),
+            Answer::Close => {
+                self.push_scratch(heard);
+                self.closing = true;
+            }
+            Answer::Sleep(us) => {
+                host.sleep(ticket(self.next, 0), us);
+                self.push(State::Waiting, heard);
+                self.barrier = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, mut gather: Box<Gather>, heard: bool, host: &mut impl Host) {
+        if self.drive(&mut gather, self.next, host) {
+            gather.write_reply(&mut self.scratch);
+            self.push_scratch(heard);
+        } else {
+            // Parts that were not begun must not be overtaken by commands behind this one.
+            self.barrier = gather.has_more();
+            self.push(State::Gathering(gather), heard);
+        }
+    }
+
+    /// Submits the parts that can be submitted now. Whether all have replied.
+    fn drive(&mut self, gather: &mut Gather, number: u64, host: &mut impl Host) -> bool {
+        let proto = self.session.proto();
+        loop {
+            let (index, submitted) = {
+                let Some(sub) = gather.next_sub() else { break };
+                let op = Op { spec: sub.spec, partition: sub.partition, map: MAP, proto, args: &sub.args };
+                self.scratch.clear();
+                (sub.index, host.submit(ticket(number, sub.index), op, &mut self.scratch))
+            };
+            if submitted == Submitted::Done {
+                gather.on_reply(index, &self.scratch);
+            }
+        }
+        self.scratch.clear();
+        gather.is_done()
+    }
+
+    fn complete(&mut self, ticket: Ticket, reply: &[u8], host: &mut impl Host) {
+        let number = ticket.0 >> PART_BITS;
+        let index = (ticket.0 & ((1 << PART_BITS) - 1)) as u32;
+        let first = self.next - self.pending.len() as u64;
+        let Some(at) = number.checked_sub(first).map(|at| at as usize) else { return };
+        let Some(pending) = self.pending.get_mut(at) else { return };
+        match std::mem::replace(&mut pending.state, State::Waiting) {
+            State::Waiting => self.settle(at, reply),
+            State::Gathering(mut gather) => {
+                let done = match gather.on_reply(index, reply) {
+                    Step::Wait => false,
+                    Step::Submit => self.drive(&mut gather, number, host),
+                    Step::Done => true,
+                };
+                if done {
+                    let mut whole = Vec::new();
+                    gather.write_reply(&mut whole);
+                    self.settle(at, &whole);
+                } else {
+                    if !gather.has_more() && at + 1 == self.pending.len() {
+                        self.barrier = false;
+                    }
+                    self.pending[at].state = State::Gathering(gather);
+                }
+            }
+            ready @ State::Ready(_) => self.pending[at].state = ready,
+        }
+    }
+
+    /// Files the reply of `pending[at]`, and sends all that are due.
+    fn settle(&mut self, at: usize, reply: &[u8]) {
+        if at + 1 == self.pending.len() {
+            self.barrier = false;
+        }
+        if at > 0 {
+            let pending = &mut self.pending[at];
+            let kept = if pending.heard { reply } else { b"" };
+            self.pending_bytes += kept.len();
+            pending.state = State::Ready(SmallVec::from_slice(kept));
+            return;
+        }
+        if self.pending[0].heard {
+            self.output.extend_from_slice(reply);
+        }
+        self.pending.pop_front();
+        while let Some(Pending { state: State::Ready(reply), .. }) = self.pending.front() {
+            self.output.extend_from_slice(reply);
+            self.pending_bytes -= reply.len();
+            self.pending.pop_front();
+        }
+    }
+
+    /// Replies with an error.
+    fn refuse(&mut self, refusal: &Refusal, heard: bool) {
+        ReplyWriter::new(&mut self.scratch, self.session.proto()).error(&refusal.to_string());
+        self.push_scratch(heard);
+    }
+
+    /// Sends the reply in `scratch`, or files it behind those before it.
+    fn push_scratch(&mut self, heard: bool) {
+        if !heard {
+            self.scratch.clear();
+        }
+        if self.pending.is_empty() {
+            self.output.append(&mut self.scratch);
+        } else if heard {
+            self.pending_bytes += self.scratch.len();
+            let reply = SmallVec::from_slice(&self.scratch);
+            self.scratch.clear();
+            self.push(State::Ready(reply), heard);
+        }
+    }
+
+    fn push(&mut self, state: State, heard: bool) {
+        self.pending.push_back(Pending { state, heard });
+        self.next += 1;
+    }
+}
+
+fn ticket(number: u64, part: u32) -> Ticket {
+    Ticket(number << PART_BITS | u64::from(part))
+}
