@@ -417,6 +417,10 @@ impl Arena {
         if page.draining {
             page.draining = false;
             self.draining_count -= 1;
+            if self.draining_count == 0 {
+                // Done with this plan: the next look may find more.
+                self.free_bytes_at_plan = 0;
+            }
         }
         if let Body::Slots(bytes) = std::mem::replace(&mut page.body, Body::Vacant) {
             self.page_count -= 1;
@@ -484,12 +488,14 @@ impl Arena {
             let mut room: u64 = pages.iter().map(|&page| self.room(page)).sum();
             for page in pages {
                 let used = u64::from(self.pages[page as usize].used);
-                room -= self.room(page);
                 // Only pages at most three quarters full are worth the moves.
-                if used > room || used * 4 > u64::from(self.pages[page as usize].slot_count) * 3 {
+                if used * 4 > u64::from(self.pages[page as usize].slot_count) * 3 {
                     break;
                 }
-                room -= used;
+                match room.checked_sub(self.room(page) + used) {
+                    Some(left) => room = left,
+                    None => break,
+                }
                 self.unlist(page as usize);
                 self.pages[page as usize].draining = true;
                 self.draining_count += 1;

@@ -237,8 +237,13 @@ pub(super) fn value_hash(bytes: &[u8]) -> u64 {
 
 /// The hash of the entry for the digests.
 pub(super) fn digest(bytes: &[u8], key_hash: u64) -> u64 {
+    digest_with(bytes, key_hash, value_hash(bytes))
+}
+
+/// As [`digest`], where the hash of the value is known.
+pub(super) fn digest_with(bytes: &[u8], key_hash: u64, value_hash: u64) -> u64 {
     let kind = bytes[13] & FLAG_KIND;
-    entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash(bytes))
+    entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash)
 }
 
 /// The second from which on an entry with this expiry is certainly expired.

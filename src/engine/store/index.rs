@@ -264,3 +264,45 @@ impl Index {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_made_to_share_their_prefix_grow_no_directory() {
+        for low_bits in [0, 6, 10] {
+            let mut index = Index::default();
+            for i in 0..12_000u32 {
+                index.insert(0xABCD_0000 | (i & ((1 << low_bits) - 1)), EntryId(i + 1), NEVER_S);
+            }
+            index.check();
+            assert!(index.bytes() < 1 << 19, "{}", index.bytes());
+            let (places, end) = index.places_from(0, usize::MAX);
+            assert_eq!((places.len(), end), (12_000, None));
+            for (place, id) in places {
+                assert_eq!(index.id(place), id);
+            }
+        }
+    }
+
+    #[test]
+    fn filling_in_hash_order_splits_as_needed() {
+        let mut index = Index::default();
+        for i in 0..100_000u32 {
+            index.insert(i * 40_000, EntryId(i + 1), i);
+        }
+        index.check();
+        assert!(index.bytes() < 100_000 * 22, "{}", index.bytes());
+        let mut from = Place::default();
+        let mut due = 0;
+        while let Some(place) = index.next_due(from, 49_999) {
+            index.remove(place);
+            from = place;
+            due += 1;
+        }
+        index.check();
+        assert_eq!(due, 50_000);
+        assert_eq!(index.nearest_due().map(|place| index.id(place)), Some(EntryId(50_001)));
+    }
+}

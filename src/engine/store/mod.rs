@@ -19,6 +19,8 @@ mod index;
 mod keyspace;
 mod segment;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use arena::Arena;

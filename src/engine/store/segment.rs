@@ -343,3 +343,102 @@ impl Segment {
         assert!(self.due_s.is_empty() || self.due_s.len() == self.slots.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small deterministic source of numbers.
+    fn next(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed >> 16
+    }
+
+    fn contents(segment: &Segment) -> Vec<(u32, u32, u32)> {
+        segment.iter_from(0).map(|(at, prefix, id)| (prefix, id.0, segment.due_s(at))).collect()
+    }
+
+    #[test]
+    fn keeps_order_under_random_and_crowded_prefixes() {
+        for (spread, seed) in [(u64::from(u32::MAX), 1), (1 << 12, 2), (1, 3)] {
+            let mut seed = seed;
+            let mut segment = Segment::new(0, 0);
+            let mut model: Vec<(u32, u32, u32)> = Vec::new();
+            for step in 0..6_000u32 {
+                let prefix = match next(&mut seed) % 4 {
+                    // The end of the interval, where runs leave the table.
+                    0 => u32::MAX - (next(&mut seed) % spread) as u32,
+                    _ => (next(&mut seed) % spread) as u32,
+                };
+                // Fills up for two thirds of the steps, then empties again.
+                let is_insert = if step < 4_000 { step % 4 != 0 } else { step % 4 == 0 };
+                if is_insert || model.is_empty() {
+                    let due_s = if step % 3 == 0 { step } else { NEVER_S };
+                    segment.insert(prefix, EntryId(step + 1), due_s);
+                    model.push((prefix, step + 1, due_s));
+                } else {
+                    let (prefix, id, _) =
+                        model.swap_remove(next(&mut seed) as usize % model.len());
+                    let at = segment.find(prefix, |found| found.0 == id).expect("it was inserted");
+                    segment.remove(at);
+                }
+                if step % 97 == 0 {
+                    segment.check();
+                }
+            }
+            let mut held = contents(&segment);
+            held.sort_unstable();
+            model.sort_unstable();
+            assert_eq!(held, model);
+            for &(prefix, id, _) in &model {
+                assert!(segment.find(prefix, |found| found.0 == id).is_some());
+            }
+            let upper = segment.split();
+            segment.check();
+            upper.check();
+            let mut halves = contents(&segment);
+            halves.extend(contents(&upper));
+            halves.sort_unstable();
+            assert_eq!(halves, model);
+        }
+    }
+
+    #[test]
+    fn filling_in_hash_order_stays_ordered() {
+        let mut segment = Segment::new(0, 0);
+        for step in 0..4_000 {
+            segment.insert(step * 1_000, EntryId(step + 1), NEVER_S);
+        }
+        segment.check();
+        assert!((0..4_000).all(|step| segment.find(step * 1_000, |_| true).is_some()));
+        assert!((0..4_000).all(|step| segment.find(step * 1_000 + 1, |_| true).is_none()));
+    }
+
+    #[test]
+    fn due_entries_are_found_and_the_bound_recovers() {
+        let mut segment = Segment::new(0, 0);
+        for step in 0..100 {
+            segment.insert(step << 24, EntryId(step + 1), if step % 2 == 0 { step } else { NEVER_S });
+        }
+        let mut at = 0;
+        let mut removed = 0;
+        while let Some(due) = segment.next_due(at, 49) {
+            assert!(segment.due_s(due) <= 49);
+            segment.remove(due);
+            removed += 1;
+            at = due;
+        }
+        assert_eq!(removed, 25);
+        assert_eq!(segment.next_due(0, 49), None);
+        assert_eq!(segment.next_due_s(), 50);
+    }
+
+    #[test]
+    fn capacities_are_sizes_of_allocators() {
+        for slots in 1..100_000 {
+            let capacity = capacity_for(slots);
+            assert!(capacity >= slots);
+            assert_eq!(heap_bytes(capacity * 8), capacity as u64 * 8);
+        }
+    }
+}

@@ -244,6 +244,8 @@ impl Shard {
                 }
             }
             self.tidy_from = next.unwrap_or(0);
+        } else {
+            self.tidy_from = 0;
         }
         self.trash.is_empty() && self.tidy_from == 0
     }
@@ -322,7 +324,7 @@ impl Shard {
                 (id, 0)
             }
         };
-        self.digests.add(hash, entry::digest(arena.bytes(id), hash));
+        self.digests.add(hash, entry::digest_with(arena.bytes(id), hash, value_hash));
         self.note_entry(arena, view.map, arena.size(id), removed);
         self.note_index(arena);
     }
@@ -333,6 +335,10 @@ impl Shard {
         let bytes = arena.bytes(id);
         let map = entry::map(bytes);
         self.digests.remove(hash, entry::digest(bytes, hash));
+        if self.index.len() == 0 {
+            debug_assert_eq!(self.digests.root(), 0, "no entries have no digest");
+            self.digests = Digests::default();
+        }
         let size = arena.remove(id);
         if map != MapId(0) {
             self.forget_named(map, 1);
