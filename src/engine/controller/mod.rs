@@ -8,7 +8,17 @@
 //! [`Controller::lead`] on becoming leader; then everything else; [`Controller::tick`] at the time
 //! that [`Controller::next_wake`] names. After each call, drain [`Controller::poll`].
 
+mod draft;
+mod failover;
+mod goal;
+mod handover;
+mod leading;
 mod message;
+mod observed;
+mod reconcile;
+mod requests;
+#[cfg(test)]
+mod tests;
 mod voters;
 
 pub use message::{Order, Report, Sealed, SealedPartition};
@@ -17,6 +27,8 @@ pub use voters::{may_take_over, voters};
 use super::ids::{NodeId, PartitionId};
 use super::table::{Member, Table, TableEntry};
 use super::time::Now;
+use leading::Leading;
+use observed::Observed;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -94,69 +106,116 @@ pub struct ControllerStatus {
     pub migrations_wanted: usize,
     /// Partitions whose primary is to move.
     pub handovers_wanted: usize,
+    /// Copies that placement wants gone.
+    pub surplus: usize,
 }
 
 /// The decisions of the agreed log's leader.
 #[derive(Debug)]
 pub struct Controller {
     config: ControllerConfig,
+    observed: Observed,
+    leading: Option<Leading>,
     outputs: VecDeque<ControllerOutput>,
 }
 
 impl Controller {
     /// A controller that doesn't lead.
     pub fn new(config: ControllerConfig) -> Controller {
-        Controller { config, outputs: VecDeque::new() }
+        let observed = Observed::default();
+        Controller { config, observed, leading: None, outputs: VecDeque::new() }
     }
 
     /// This node leads the agreed log now; `table` is what it has applied.
+    ///
+    /// Called again for a new term, it starts over: everything follows from the table.
     pub fn lead(&mut self, now: Now, table: Arc<Table>) {
-        let _ = (now, table, self.config);
+        self.outputs.clear();
+        self.observed.retain(|node| table.members.contains_key(&node));
+        let mut leading = Leading::new(now, table);
+        leading.wake(now, self.config.coalesce_ms);
+        self.leading = Some(leading);
+        self.turn(now);
     }
 
     /// This node no longer leads. What was to be done is dropped.
     pub fn resign(&mut self) {
+        self.leading = None;
         self.outputs.clear();
     }
 
-    /// An entry was committed and applied.
+    /// Whether this node leads.
+    pub fn is_leading(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    /// An entry was committed and applied. A table that is not newer is ignored.
     pub fn table_applied(&mut self, now: Now, table: Arc<Table>) {
-        let _ = (now, table);
+        if let Some(leading) = &mut self.leading {
+            leading.table_applied(now, &self.config, table);
+        }
+        self.turn(now);
     }
 
     /// Gossip's opinion of a member changed.
     pub fn member_heard(&mut self, now: Now, node: NodeId, alive: bool) {
-        let _ = (now, node, alive);
+        self.observed.member_heard(node, alive);
+        self.observe(now, node);
     }
 
     /// This node's own link to a member came up or was lost.
     pub fn link(&mut self, now: Now, node: NodeId, live: bool) {
-        let _ = (now, node, live);
+        self.observed.link(now, node, live);
+        self.observe(now, node);
+    }
+
+    fn observe(&mut self, now: Now, node: NodeId) {
+        if let Some(leading) = &mut self.leading
+            && leading.is_concerned(node)
+        {
+            leading.observed(now, &self.config);
+        }
+        self.turn(now);
     }
 
     /// A node asks to be a member; it repeats that until it sees itself in the table.
     pub fn join(&mut self, now: Now, member: Member) {
-        let _ = (now, member);
+        if let Some(leading) = &mut self.leading {
+            leading.join(now, &self.config, member);
+        }
+        self.turn(now);
     }
 
     /// A member reports.
     pub fn report(&mut self, now: Now, from: NodeId, report: Report) {
-        let _ = (now, from, report);
+        if let Some(leading) = &mut self.leading {
+            leading.report(now, &self.config, from, report);
+        }
+        self.turn(now);
     }
 
     /// A member answers [`Order::Seal`].
     pub fn sealed(&mut self, now: Now, from: NodeId, sealed: Sealed) {
-        let _ = (now, from, sealed);
+        if let Some(leading) = &mut self.leading {
+            leading.sealed(now, &self.config, from, &sealed);
+        }
+        self.turn(now);
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
-        let _ = now;
+        self.turn(now);
+    }
+
+    fn turn(&mut self, now: Now) {
+        if let Some(leading) = &mut self.leading {
+            leading.turn(now, &self.config, &self.observed, &mut self.outputs);
+        }
     }
 
     /// When to call [`Controller::tick`] next, in microseconds of the boot-time clock.
     pub fn next_wake(&self) -> Option<u64> {
-        None
+        self.leading.as_ref().and_then(Leading::next_wake)
     }
 
     /// The next thing to do.
@@ -166,6 +225,6 @@ impl Controller {
 
     /// Where healing and balancing stand; empty while not leading.
     pub fn status(&self) -> ControllerStatus {
-        ControllerStatus::default()
+        self.leading.as_ref().map(Leading::status).unwrap_or_default()
     }
 }
