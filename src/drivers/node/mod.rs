@@ -3,6 +3,7 @@
 //! All of it lives on one thread, in a `LocalSet`. The tour:
 //! - this file: [`NodeCore`], what every task shares; the flusher and the ticker;
 //! - [`links`]: the QUIC mesh's events become the engine's inputs;
+//! - [`clients`]: connections of QUIC clients;
 //! - [`agreed`]: between the engine and the agreed log;
 //! - [`serve`]: binding, seeds, sockets, and the graceful end.
 //!
@@ -10,6 +11,7 @@
 //! engine; the flusher, woken by the first of them, runs after them and sends everything at once.
 
 pub mod agreed;
+pub mod clients;
 pub mod links;
 pub mod serve;
 

@@ -1,7 +1,7 @@
 //! Starting a node, keeping it running, and ending it in good order.
 
 use super::links::NodeLinks;
-use super::{NodeCore, agreed};
+use super::{NodeCore, agreed, clients};
 use crate::config::{CredentialsError, NodeConfig};
 use crate::drivers::clock::Clock;
 use crate::drivers::pki::Role;
@@ -9,6 +9,7 @@ use crate::drivers::quic::{
     ClientConnection, DialError, DownReason, Hello, Links, LocalFuture, Mesh, MeshConfig, Refusal,
 };
 use crate::drivers::raft::{self, AgreedLog, LogConfig};
+use crate::engine::client_wire::SessionLimits;
 use crate::engine::config::EngineConfig;
 use crate::engine::frame::Class;
 use crate::engine::ids::{Incarnation, NodeId};
@@ -146,7 +147,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         tokio::task::spawn_local(agreed::watch(core.clone(), log.clone())),
         tokio::task::spawn_local(agreed::carry(core.clone(), requests)),
     ];
-    let _ = (resp_listener, admin_listener, client_connections);
+    let _ = (resp_listener, admin_listener);
+    let session_limits = SessionLimits {
+        frame_bytes_max: (config.limits.value_bytes_max as usize) + (1 << 20),
+        ..SessionLimits::default()
+    };
+    tasks.push(tokio::task::spawn_local(clients::accept(core.clone(), session_limits, client_connections)));
     if config.seeds.is_empty() {
         form(&core, &config);
     } else {
