@@ -1,6 +1,6 @@
 //! `ringdove dev`: a local cluster of child processes.
 
-use super::ready::Ready;
+use super::ready::{Listening, Ready};
 use super::signals::Signals;
 use super::{Failure, Outcome, block_on};
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,7 +41,7 @@ async fn cluster(args: DevArgs) -> Outcome {
             () = signals.next() => break false,
             (index, status) = next_exit(&mut nodes) => {
                 let node = nodes.remove(index);
-                eprintln!("ringdove: {} is gone ({status}); {} left", node.ready.name, nodes.len());
+                eprintln!("ringdove: {} is gone ({status}); {} left", node.at.name, nodes.len());
                 if nodes.is_empty() {
                     break true;
                 }
@@ -61,7 +61,7 @@ async fn cluster(args: DevArgs) -> Outcome {
 /// A running child. Dropping it kills the process.
 struct DevNode {
     child: Child,
-    ready: Ready,
+    at: Listening,
 }
 
 /// Starts the first node, then the others by its address.
@@ -82,7 +82,7 @@ async fn start(args: &DevArgs) -> Result<Vec<DevNode>, Failure> {
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
     };
     let mut nodes = vec![ready(spawn(1, None)?).await?];
-    let seed = nodes[0].ready.quic.to_string();
+    let seed = nodes[0].at.quic.to_string();
     // All at once, as they join side by side.
     let mut starting = Vec::new();
     for number in 2..=args.nodes {
@@ -102,20 +102,20 @@ async fn ready(mut child: Child) -> Result<DevNode, Failure> {
     let mut lines = BufReader::new(stdout).lines();
     let wait = async {
         while let Some(line) = lines.next_line().await? {
-            if let Ok(ready) = line.parse::<Ready>() {
-                return Ok(Some(ready));
+            if let Ok(Ready(at)) = line.parse() {
+                return Ok(Some(at));
             }
         }
         std::io::Result::Ok(None)
     };
     match tokio::time::timeout(START_TIMEOUT, wait).await {
-        Ok(Ok(Some(ready))) => {
+        Ok(Ok(Some(at))) => {
             tokio::spawn(async move {
                 while let Ok(Some(line)) = lines.next_line().await {
                     println!("{line}");
                 }
             });
-            Ok(DevNode { child, ready })
+            Ok(DevNode { child, at })
         }
         Ok(Ok(None)) => {
             let status = child.wait().await?;
@@ -154,7 +154,7 @@ async fn stop(nodes: &mut Vec<DevNode>) -> bool {
         let (index, status) = next_exit(nodes).await;
         let node = nodes.remove(index);
         clean &= status.success();
-        eprintln!("ringdove: {} stopped ({status})", node.ready.name);
+        eprintln!("ringdove: {} stopped ({status})", node.at.name);
     }
     clean
 }
@@ -162,11 +162,11 @@ async fn stop(nodes: &mut Vec<DevNode>) -> bool {
 /// The table of addresses.
 fn addresses(nodes: &[DevNode]) -> String {
     let mut text = format!("{:<8} {:<22} {:<22} {}\n", "NODE", "REDIS CLIENTS", "QUIC", "ADMIN PAGE");
-    for DevNode { ready, .. } in nodes {
-        let (resp, quic) = (ready.resp.to_string(), ready.quic.to_string());
-        text += &format!("{:<8} {resp:<22} {quic:<22} http://{}/\n", ready.name, ready.admin);
+    for DevNode { at, .. } in nodes {
+        let (resp, quic) = (at.resp.to_string(), at.quic.to_string());
+        text += &format!("{:<8} {resp:<22} {quic:<22} http://{}/\n", at.name, at.admin);
     }
-    let first = &nodes[0].ready;
+    let first = &nodes[0].at;
     text += &format!(
         "\nredis-cli -p {}   ·   ringdove get KEY --quic {}   ·   ringdove status --admin {}\nCtrl-C stops them all\n",
         first.resp.port(),

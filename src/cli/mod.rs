@@ -2,6 +2,7 @@
 
 mod bench;
 mod certs;
+mod data;
 mod dev;
 mod http;
 mod node;
@@ -45,6 +46,8 @@ enum Command {
     /// Make certificates, for those who don't want a shared secret
     #[command(subcommand)]
     Certs(certs::CertsCommand),
+    #[command(flatten)]
+    Data(data::DataCommand),
 }
 
 /// Why a command failed, for the person who ran it.
@@ -75,6 +78,7 @@ pub fn run() -> ExitCode {
         Some(Command::Status(args)) => status::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Certs(command)) => certs::run(command),
+        Some(Command::Data(command)) => data::run(command),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("ringdove: {failure}");

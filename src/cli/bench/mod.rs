@@ -4,12 +4,15 @@
 //! answered. A command's latency is that of its batch, from the write to the last reply.
 //! - `plan`: what is sent;
 //! - `resp`: how it is sent to a Redis port, ringdove's or another's;
+//! - `quic`: how it is sent by ringdove's own client;
 //! - `report`: what is measured and printed.
 
 mod plan;
+mod quic;
 mod report;
 mod resp;
 
+use super::data::Connection;
 use super::{Failure, Outcome, block_on};
 use plan::{Budget, Plan, Ratio};
 use report::Measured;
@@ -21,10 +24,12 @@ use std::time::Duration;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// A Redis port: of a ringdove node, or of another server to compare with
-    /// [default: 127.0.0.1:6379]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Load this Redis port, of a node or of another server to compare with; without it the
+    /// cluster is loaded over QUIC
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "quic")]
     resp: Option<HostPort>,
+    #[command(flatten)]
+    connection: Connection,
     /// Clients at once
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: u32,
@@ -62,8 +67,8 @@ pub struct BenchArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  ringdove bench --pipeline 16 --ratio 9:1 --fill
-  ringdove bench --resp 127.0.0.1:6380 --requests 1000000 --value-size 1kb --json";
+  ringdove bench --resp 127.0.0.1:6379 --pipeline 16 --ratio 9:1 --fill
+  ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json";
 
 /// The longest value sent, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
@@ -99,15 +104,17 @@ pub fn run(args: BenchArgs) -> Outcome {
 #[derive(Clone)]
 enum Target {
     Resp(resp::RespTarget),
+    Quic(Box<Connection>),
 }
 
 impl Target {
     fn of(args: &BenchArgs) -> Result<Target, Failure> {
-        let address = match &args.resp {
-            Some(address) => address.to_string(),
-            None => "127.0.0.1:6379".to_owned(),
-        };
-        Ok(Target::Resp(resp::RespTarget::new(address, args.pass_file.as_deref())?))
+        Ok(match &args.resp {
+            Some(address) => {
+                Target::Resp(resp::RespTarget::new(address.to_string(), args.pass_file.as_deref())?)
+            }
+            None => Target::Quic(Box::new(args.connection.clone())),
+        })
     }
 }
 
@@ -115,6 +122,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Target::Resp(target) => write!(f, "RESP {target}"),
+            Target::Quic(connection) => write!(f, "QUIC {}", connection.seeds()),
         }
     }
 }
@@ -131,6 +139,7 @@ fn drive(target: &Target, plan: &Plan, budget: &Arc<Budget>) -> Result<Measured,
                 block_on(async move {
                     match &target {
                         Target::Resp(target) => resp::load(target, &plan, &budget, clients, seed).await,
+                        Target::Quic(connection) => quic::load(connection, &plan, &budget, clients, seed).await,
                     }
                 })
             })

@@ -1,0 +1,61 @@
+//! Load over QUIC, by the library's own client. The clients of a thread share its connections, as
+//! the tasks of a program do.
+
+use super::super::Failure;
+use super::super::data::Connection;
+use super::plan::{Budget, Op, Ops, Plan, key_bytes};
+use super::report::Measured;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use ringdove::{Client, Error};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs so many clients on this thread until the budget is spent.
+pub async fn load(
+    connection: &Connection,
+    plan: &Plan,
+    budget: &Arc<Budget>,
+    clients: u32,
+    seed: u64,
+) -> Result<Measured, Failure> {
+    let in_flight = clients as usize * plan.pipeline as usize;
+    let client = Client::connect(connection.config()?.in_flight_max(in_flight)).await?;
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..clients {
+        let (client, plan, budget) = (client.clone(), plan.clone(), budget.clone());
+        running.spawn(async move { client_loop(&client, &plan, &budget, seed + u64::from(number)).await });
+    }
+    let mut all = Measured::default();
+    while let Some(ended) = running.join_next().await {
+        all.add(&ended.map_err(|_| Failure("a client panicked".to_owned()))?);
+    }
+    Ok(all)
+}
+
+async fn client_loop(client: &Client, plan: &Plan, budget: &Budget, seed: u64) -> Measured {
+    let (mut measured, mut ops, mut batch) = (Measured::default(), Ops::new(seed), Vec::new());
+    loop {
+        ops.next_batch(plan, budget, &mut batch);
+        if batch.is_empty() {
+            return measured;
+        }
+        let start = Instant::now();
+        let mut under_way: FuturesUnordered<_> = batch.iter().map(|op| send(client, plan, *op)).collect();
+        while let Some(outcome) = under_way.next().await {
+            if let Err(error) = outcome {
+                measured.error(format!("{error:?}").as_bytes());
+            }
+        }
+        drop(under_way);
+        measured.batch(&batch, start.elapsed());
+    }
+}
+
+async fn send(client: &Client, plan: &Plan, op: Op) -> Result<(), Error> {
+    match op {
+        Op::Get(key) => client.command(&[b"GET", &key_bytes(key)]).await?,
+        Op::Set(key) => client.command(&[b"SET", &key_bytes(key), &plan.value]).await?,
+    };
+    Ok(())
+}
