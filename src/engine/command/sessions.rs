@@ -54,7 +54,7 @@ const CLIENT: &[CommandSpec] = &[
 const COMMAND: &[CommandSpec] = &[
     CommandSpec::session(S, "command|count", 2, STALE, Op::CommandCount, "2.8.13", "Get total number of Redis commands"),
     CommandSpec::session(S, "command|docs", -2, STALE, Op::CommandDocs, "7.0.0", "Get array of specific Redis command documentation"),
-    CommandSpec::session(S, "command|getkeys", -3, STALE, Op::CommandGetKeys, "2.8.13", "Extract keys given a full Redis command"),
+    CommandSpec::session(S, "command|getkeys", -4, STALE, Op::CommandGetKeys, "2.8.13", "Extract keys given a full Redis command"),
     help("command|help", "5.0.0"),
     CommandSpec::session(S, "command|info", -2, STALE, Op::CommandInfo, "2.8.13", "Get array of specific Redis command details, or all when no argument is given"),
     CommandSpec::session(S, "command|list", -2, STALE, Op::CommandList, "7.0.0", "Get an array of Redis command names"),

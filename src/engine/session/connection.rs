@@ -254,7 +254,7 @@ impl Pipeline {
                 if let Some(address) = host.redirect(partition) {
                     return Err(Refusal::Text(format!("MOVED {} {address}", slot.0)));
                 }
-                let op = Op { spec, partition, map: MAP, proto: self.session.proto(), args };
+                let op = Op { spec, partition, map: MAP, proto: self.session.proto(), exactly_once: None, args };
                 self.submit(op, heard, host);
             }
             Plan::Session(op) => self.answer(spec, op, args, heard, host)?,
@@ -326,7 +326,8 @@ impl Pipeline {
         loop {
             let (index, submitted) = {
                 let Some(sub) = gather.next_sub() else { break };
-                let op = Op { spec: sub.spec, partition: sub.partition, map: MAP, proto, args: &sub.args };
+                let (spec, partition) = (sub.spec, sub.partition);
+                let op = Op { spec, partition, map: MAP, proto, exactly_once: None, args: &sub.args };
                 self.scratch.clear();
                 (sub.index, host.submit(ticket(number, sub.index), op, &mut self.scratch))
             };

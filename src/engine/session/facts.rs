@@ -1,7 +1,7 @@
 //! What a connection asks of its node.
 
-use crate::engine::command::CommandSpec;
-use crate::engine::ids::{MapId, NodeId, PartitionId};
+use crate::engine::ids::{NodeId, PartitionId};
+pub use crate::engine::op::{Op, Submitted};
 use crate::engine::resp::Proto;
 use crate::engine::table::Table;
 use crate::engine::time::Now;
@@ -14,30 +14,6 @@ pub struct ConnectionId(pub u64);
 /// Names an operation between a [`Connection`](super::Connection) and its [`Host`]. Never used twice by a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
-
-/// A command on its way to the primary of a partition.
-#[derive(Clone, Copy, Debug)]
-pub struct Op<'a> {
-    /// The command.
-    pub spec: &'static CommandSpec,
-    /// Where it runs.
-    pub partition: PartitionId,
-    /// The map it works on.
-    pub map: MapId,
-    /// How the reply is to be encoded.
-    pub proto: Proto,
-    /// Name and arguments; they live only as long as the call.
-    pub args: &'a [&'a [u8]],
-}
-
-/// What became of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// Its reply has been appended.
-    Done,
-    /// Nothing has been appended; [`Connection::complete`](super::Connection::complete) is owed.
-    Pending,
-}
 
 /// Why a parameter can't be set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,8 @@ mod hello;
 mod info;
 mod state;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, ConnectionLimits};
