@@ -255,3 +255,82 @@ impl RaftNetworkV2<LogTypes> for Peer {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::{LogCommand, LogEntry, Vote};
+    use super::super::config::ENTRY_BYTES_MAX;
+    use super::super::wire::{Refusal, encode_response};
+    use super::*;
+    use crate::engine::ids::Incarnation;
+    use crate::engine::table::{MapDefaults, MapDefinition, TableChange};
+    use openraft::EntryPayload;
+    use openraft::impls::leader_id_adv::LeaderId;
+    use std::sync::Mutex;
+
+    const ME: NodeId = NodeId(1);
+
+    /// Says yes to every request and keeps how many entries it carried.
+    #[derive(Default)]
+    struct Yes {
+        entries: Mutex<Vec<Result<usize, Refusal>>>,
+    }
+
+    impl RpcSender for Yes {
+        fn call(
+            &self,
+            _to: NodeId,
+            body: Bytes,
+            _timeout: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, RpcFailure>> {
+            let carried = Request::decode(ME, &body).map(|(_, request)| match request {
+                Request::Append(request) => request.entries.len(),
+                _ => 0,
+            });
+            self.entries.lock().unwrap().push(carried);
+            let yes = encode_response(&Appended::Success).ok_or(RpcFailure::Refused);
+            async move { yes }.boxed()
+        }
+    }
+
+    fn log_id(index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term: 1, node_id: ME }, index }
+    }
+
+    fn request(count: u64, name_bytes: usize) -> AppendEntriesRequest<LogTypes> {
+        let name = "x".repeat(name_bytes);
+        let change =
+            TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() });
+        let payload = EntryPayload::Normal(LogCommand::Change(vec![change]));
+        let entries =
+            (0..count).map(|index| LogEntry { log_id: log_id(index), payload: payload.clone() });
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, ME),
+            prev_log_id: None,
+            entries: entries.collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_that_were_not_sent_are_not_claimed() {
+        let yes = Arc::new(Yes::default());
+        let group = GroupId { incarnation: Incarnation(1), founder: ME };
+        let mut peer = Peer {
+            me: ME,
+            target: NodeId(2),
+            group: Arc::new(OnceLock::from(group)),
+            rpc: yes.clone(),
+            rpc_timeout: Duration::from_secs(1),
+        };
+        let option = || RPCOption::new(Duration::from_secs(1));
+        let few = peer.append_entries(request(3, 10), option()).await.unwrap();
+        assert_eq!(few, Appended::Success);
+        let count = (RPC_BODY_BYTES_MAX / ENTRY_BYTES_MAX) as u64 + 2;
+        let many = peer.append_entries(request(count, ENTRY_BYTES_MAX), option()).await.unwrap();
+        let sent = count / 2;
+        assert_eq!(many, Appended::PartialSuccess(Some(log_id(sent - 1))));
+        assert_eq!(*yes.entries.lock().unwrap(), [Ok(3), Ok(sent as usize)]);
+        assert!(peer.append_entries(request(1, RPC_BODY_BYTES_MAX), option()).await.is_err());
+    }
+}

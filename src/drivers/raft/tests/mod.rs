@@ -257,6 +257,21 @@ async fn a_survivor_takes_over_with_its_table() {
 }
 
 #[tokio::test]
+async fn a_group_left_is_never_answered_again() {
+    let cluster = Cluster::new(3).await;
+    cluster.form(1).await;
+    cluster.grow(1, &[1, 2, 3]).await;
+    cluster.log(3).abandon().await.unwrap();
+    // The leader goes on sending to it; it has forgotten its votes and must not cast another.
+    cluster.wait_for_attempts_to(3, 5).await;
+    assert_eq!(cluster.log(3).status().group, None);
+    assert_eq!(cluster.log(3).status().last_index, None);
+    cluster.log(1).propose(entry("two of three")).await.unwrap();
+    let same = cluster.log(3).form(entry("again"), table(Incarnation(1))).await.unwrap_err();
+    assert_eq!(same, FormError::NotNewer(Incarnation(1)));
+}
+
+#[tokio::test]
 async fn hostile_bytes_are_refused() {
     let cluster = Cluster::new(2).await;
     cluster.form(1).await;
