@@ -14,6 +14,7 @@
 pub mod client;
 pub mod config;
 pub mod drivers;
+pub mod embed;
 pub mod engine;
 pub mod error;
 pub mod map;
@@ -21,5 +22,6 @@ pub mod map;
 pub mod sim;
 
 pub use client::{Client, ClientConfig};
+pub use embed::{Node, NodeBuilder};
 pub use error::Error;
 pub use map::{Caller, Map};

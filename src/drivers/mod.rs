@@ -7,6 +7,7 @@ pub mod admin_http;
 pub mod clock;
 pub mod logging;
 pub mod pki;
+pub mod process;
 pub mod quic;
 pub mod raft;
 pub mod node;

@@ -188,6 +188,8 @@ pub struct Load {
     pub migrations: u32,
     /// Snapshot bytes it has sent since its start.
     pub snapshot_bytes: u64,
+    /// Seconds since its start.
+    pub uptime_s: u64,
 }
 
 /// The answer to a batch.

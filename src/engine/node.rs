@@ -80,6 +80,7 @@ pub struct Engine {
     digest_cursor: usize,
     digest_owed_us: u64,
     tick_us: u64,
+    started_us: u64,
 }
 
 struct PendingSeal {
@@ -126,6 +127,7 @@ impl Engine {
             digest_cursor: 0,
             digest_owed_us: 0,
             tick_us: 0,
+            started_us: 0,
         }
     }
 
@@ -396,7 +398,12 @@ impl Engine {
     pub fn submit(&mut self, now: Now, ticket: Ticket, op: &Op<'_>, out: &mut Vec<u8>) -> Submitted {
         self.shared.now = now;
         let deadline_us = self.shared.patience_us();
-        match self.attempt(op, Asker::Local(ticket), deadline_us, out) {
+        let attempt = if self.router.has_parked(op.partition) {
+            Attempt::NotNow(Unavailable::ChangingHands)
+        } else {
+            self.attempt(op, Asker::Local(ticket), deadline_us, out)
+        };
+        match attempt {
             Attempt::Answered => Submitted::Done,
             Attempt::Waiting => Submitted::Pending,
             Attempt::NotNow(reason) => {
@@ -420,6 +427,9 @@ impl Engine {
     pub fn tick(&mut self, now: Now) {
         self.shared.now = now;
         self.tick_us = now.mono_us;
+        if self.started_us == 0 {
+            self.started_us = now.mono_us;
+        }
         self.membership.tick(now);
         self.drain_membership();
         self.shared.peers.expire_batches(now.mono_us);
@@ -654,7 +664,11 @@ impl Engine {
                     deadline_us: now.mono_us + u64::from(patience_ms) * 1_000,
                     reason: Unavailable::ChangingHands,
                 };
-                self.run(parked);
+                if self.router.has_parked(parked.op.partition()) && self.router.len() < self.shared.config.waiting_max {
+                    self.router.park(parked);
+                } else {
+                    self.run(parked);
+                }
             }
             Message::ForwardReply { id, outcome, reply } => self.forward_reply(from, id, outcome, reply),
             Message::Table(table) => self.table_received(from, *table),
@@ -1071,6 +1085,7 @@ impl Engine {
         load.bytes = self.shared.arena.bytes_used();
         load.bytes_max = self.shared.config.bytes_max;
         load.operations = self.shared.stats.operations;
+        load.uptime_s = (self.shared.now.mono_us - self.started_us) / 1_000_000;
         load.snapshot_bytes = self.shared.stats.snapshot_bytes_sent;
     }
 
@@ -1133,6 +1148,9 @@ impl Engine {
                 for parked in self.router.unpark(id) {
                     if self.shared.now.mono_us >= parked.deadline_us {
                         self.expire(parked.asker, parked.reason);
+                    } else if self.router.has_parked(id) {
+                        // One before it still waits: keep the order.
+                        self.router.park(parked);
                     } else {
                         self.run(parked);
                     }

@@ -4,7 +4,7 @@
 //! version and never forwards on, so there are no loops. What was sent over a link that is lost is
 //! in doubt if it may have written, and runs again otherwise.
 
-use super::ids::{NodeId, PartitionId, TableVersion};
+use super::ids::{NodeId, PartitionId};
 use super::op::OwnedOp;
 use super::partition::primary::Asker;
 use super::shared::Parked;
@@ -32,8 +32,6 @@ pub struct Router {
     by_deadline: VecDeque<(u64, u64)>,
     parked: BTreeMap<PartitionId, VecDeque<Parked>>,
     parked_count: usize,
-    /// Parked until the table is newer than this.
-    pub table_wanted: TableVersion,
 }
 
 impl Router {
@@ -88,6 +86,11 @@ impl Router {
     pub fn park(&mut self, parked: Parked) {
         self.parked_count += 1;
         self.parked.entry(parked.op.partition()).or_default().push_back(parked);
+    }
+
+    /// Whether operations are parked at a partition: later ones must not overtake them.
+    pub fn has_parked(&self, partition: PartitionId) -> bool {
+        self.parked_count > 0 && self.parked.contains_key(&partition)
     }
 
     /// Takes everything parked at a partition, in order.

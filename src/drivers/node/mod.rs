@@ -3,16 +3,21 @@
 //! All of it lives on one thread, in a `LocalSet`. The tour:
 //! - this file: [`NodeCore`], what every task shares; the flusher and the ticker;
 //! - [`links`]: the QUIC mesh's events become the engine's inputs;
-//! - [`clients`]: connections of QUIC clients;
+//! - [`resp`]: connections of Redis clients; [`clients`]: those of QUIC clients,
+//!   whose commands are [`calls`];
+//! - [`admin`]: answers for the admin server;
 //! - [`agreed`]: between the engine and the agreed log;
 //! - [`serve`]: binding, seeds, sockets, and the graceful end.
 //!
 //! Batching comes from the order of tasks: connections that are ready run first and only mark the
 //! engine; the flusher, woken by the first of them, runs after them and sends everything at once.
 
+pub mod admin;
 pub mod agreed;
+pub mod calls;
 pub mod clients;
 pub mod links;
+pub mod resp;
 pub mod serve;
 
 use crate::drivers::clock::Clock;

@@ -1,10 +1,12 @@
 //! Starting a node, keeping it running, and ending it in good order.
 
 use super::links::NodeLinks;
-use super::{NodeCore, agreed, clients};
-use crate::config::{CredentialsError, NodeConfig};
+use super::resp::RespFront;
+use super::{NodeCore, admin, agreed, clients};
+use crate::config::{CredentialsError, NodeConfig, RespTls};
+use crate::drivers::admin_http;
 use crate::drivers::clock::Clock;
-use crate::drivers::pki::Role;
+use crate::drivers::pki::{self, Role};
 use crate::drivers::quic::{
     ClientConnection, DialError, DownReason, Hello, Links, LocalFuture, Mesh, MeshConfig, Refusal,
 };
@@ -23,11 +25,13 @@ use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 /// How often seeds are dialled until the node is a member.
 const SEED_PERIOD: Duration = Duration::from_millis(500);
@@ -52,6 +56,9 @@ pub enum StartError {
     /// Keys or certificates.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The certificate or key of the RESP door.
+    #[error("TLS of the RESP door: {0}")]
+    RespTls(String),
     /// The advertised host has no address.
     #[error("cannot resolve the advertised address {0}")]
     Advertise(String),
@@ -147,7 +154,16 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         tokio::task::spawn_local(agreed::watch(core.clone(), log.clone())),
         tokio::task::spawn_local(agreed::carry(core.clone(), requests)),
     ];
-    let _ = (resp_listener, admin_listener);
+    let front = RespFront::new(core.clone(), config.clone(), resp);
+    let resp_tls = resp_acceptor(&config)?;
+    tasks.push(tokio::task::spawn_local(front.accept(resp_listener, resp_tls)));
+    let (admin_source, admin_requests) = mpsc::channel(64);
+    tasks.push(tokio::task::spawn_local(admin::answer(core.clone(), log.clone(), admin_requests)));
+    tasks.push(tokio::task::spawn_local(async move {
+        if let Err(error) = admin_http::serve(admin_listener, admin_source, std::future::pending()).await {
+            tracing::error!(%error, "the admin server ended");
+        }
+    }));
     let session_limits = SessionLimits {
         frame_bytes_max: (config.limits.value_bytes_max as usize) + (1 << 20),
         ..SessionLimits::default()
@@ -163,6 +179,22 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
 
 async fn bind(what: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(addr).await.map_err(|error| StartError::Bind { what, addr, error })
+}
+
+/// TLS at the RESP door: the server proves itself, clients by password if at all.
+fn resp_acceptor(config: &NodeConfig) -> Result<Option<TlsAcceptor>, StartError> {
+    let refused = |error: String| StartError::RespTls(error);
+    let server = match &config.resp_tls {
+        RespTls::Off => return Ok(None),
+        RespTls::NodeCertificate => {
+            let trust = config.credentials.trust(Role::Node)?;
+            trust.public_server_config().map_err(|error| refused(error.to_string()))?
+        }
+        RespTls::Files { cert, key } => {
+            pki::public_server_config(cert, key).map_err(|error| refused(error.to_string()))?
+        }
+    };
+    Ok(Some(TlsAcceptor::from(Arc::new(server))))
 }
 
 async fn advertised_host(config: &NodeConfig) -> Result<Option<SocketAddr>, StartError> {

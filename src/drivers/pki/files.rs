@@ -120,6 +120,27 @@ pub fn load(dir: &Path, role: Role) -> Result<Trust, FilesError> {
     Ok(Trust::from_issued(authority, chain, key)?)
 }
 
+/// A server's configuration for clients without certificates: TLS 1.3 with the chain and the key of
+/// two PEM files.
+///
+/// # Errors
+/// [`FilesError`]: a file missing or malformed, or a key that doesn't fit.
+pub fn public_server_config(cert_path: &Path, key_path: &Path) -> Result<rustls::ServerConfig, FilesError> {
+    let content = |path: &Path, error: rustls::pki_types::pem::Error| FilesError::Content {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(read(cert_path)?.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| content(cert_path, error))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(read(key_path)?.as_bytes()).map_err(|error| content(key_path, error))?;
+    let config = rustls::ServerConfig::builder_with_provider(super::trust::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    config.map_err(|error| FilesError::Tls(TlsError::Rustls(error)))
+}
+
 fn names(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::Node => ("node.pem", "node.key"),

@@ -14,6 +14,7 @@ mod secret;
 mod trust;
 
 pub use authority::Role;
+pub use files::public_server_config;
 pub use secret::{Secret, SecretError};
 pub use trust::{TlsError, Trust, peer_role};
 

@@ -128,6 +128,19 @@ impl Trust {
         Ok(config)
     }
 
+    /// A server's configuration for clients without certificates, such as Redis clients: TLS 1.3
+    /// with our own certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::NotANode`] if our certificate is a client's.
+    pub fn public_server_config(&self) -> Result<ServerConfig, TlsError> {
+        let identity = self.identity(Role::Node, "ringdove node")?;
+        Ok(ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(identity))
+    }
+
     /// The configuration of a dialling side, as a node or as a client.
     ///
     /// A node's certificate may dial as a client, not the other way round.
@@ -286,6 +299,6 @@ fn client_verifier(roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerif
         .map_err(|error| TlsError::Authority(error.to_string()))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

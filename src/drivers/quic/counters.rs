@@ -29,6 +29,25 @@ pub struct MeshCounters {
     pub bytes_out: u64,
 }
 
+impl MeshCounters {
+    /// All of them with their names, for metrics.
+    pub fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("links_accepted", self.links_accepted),
+            ("links_dialled", self.links_dialled),
+            ("links_ended", self.links_ended),
+            ("links_lost", self.links_lost),
+            ("clients_accepted", self.clients_accepted),
+            ("refused_untrusted", self.refused_untrusted),
+            ("refused_hello", self.refused_hello),
+            ("refused_busy", self.refused_busy),
+            ("frames_refused", self.frames_refused),
+            ("bytes_in", self.bytes_in),
+            ("bytes_out", self.bytes_out),
+        ]
+    }
+}
+
 /// The live counters.
 #[derive(Debug, Default)]
 pub(super) struct Counters(Cell<MeshCounters>);

@@ -1,0 +1,450 @@
+//! The RESP front door: TCP (or TLS) connections of Redis clients.
+//!
+//! One task a connection around the pure [`Connection`]. Each wake reads what is there, runs all
+//! whole commands against the engine, and writes all replies with one write.
+
+use super::{Door, NodeCore};
+use crate::config::NodeConfig;
+use crate::engine::command::Flags;
+use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::node::Engine;
+use crate::engine::op;
+use crate::engine::partition::primary::ReplyBytes;
+use crate::engine::resp::DecoderLimits;
+use crate::engine::session::{
+    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted, Ticket,
+};
+use crate::engine::store::Eviction;
+use crate::engine::table::Table;
+use crate::engine::time::Now;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+/// Read so much at a time at least.
+const READ_BYTES_MIN: usize = 16 << 10;
+/// Reserve so much at most before the bytes have come.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// A TLS handshake takes at most so long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes none of its replies for so long is closed.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What all RESP connections of a node share.
+pub struct RespFront {
+    core: NodeCore,
+    config: NodeConfig,
+    password: Option<Vec<u8>>,
+    redirect: Cell<bool>,
+    local: SocketAddr,
+    doors: RefCell<BTreeMap<u64, Rc<RespDoor>>>,
+    started_us: u64,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    accepted: Cell<u64>,
+    rejected: Cell<u64>,
+    commands: Cell<u64>,
+    input_bytes: Cell<u64>,
+    output_bytes: Cell<u64>,
+    memory_peak_bytes: Cell<u64>,
+    rate: RefCell<Rate>,
+}
+
+/// Commands a second over the last whole second or so.
+#[derive(Default)]
+struct Rate {
+    since_us: u64,
+    commands: u64,
+    per_s: u64,
+}
+
+fn add(cell: &Cell<u64>, more: u64) {
+    cell.set(cell.get() + more);
+}
+
+/// One connection, as replies and other connections see it.
+struct RespDoor {
+    replies: RefCell<VecDeque<(u64, ReplyBytes)>>,
+    wake: Notify,
+    info: RefCell<ClientInfo>,
+    waits: Cell<bool>,
+    killed: Cell<bool>,
+}
+
+impl Door for RespDoor {
+    fn complete(&self, number: u64, reply: ReplyBytes) {
+        self.replies.borrow_mut().push_back((number, reply));
+        self.wake.notify_one();
+    }
+}
+
+impl RespFront {
+    /// A front door that listens at `local`.
+    pub fn new(core: NodeCore, config: NodeConfig, local: SocketAddr) -> Rc<RespFront> {
+        let started_us = core.now().mono_us;
+        let password = config.require_pass.as_ref().map(|password| password.expose().to_vec());
+        let redirect = Cell::new(config.resp_redirect);
+        Rc::new(RespFront {
+            core,
+            config,
+            password,
+            redirect,
+            local,
+            doors: RefCell::new(BTreeMap::new()),
+            started_us,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Accepts connections for as long as the node lives.
+    pub async fn accept(self: Rc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        loop {
+            let (stream, remote) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: give connections time to end.
+                    tracing::warn!(%error, "cannot accept a RESP connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            add(&self.counters.accepted, 1);
+            tokio::task::spawn_local(self.clone().welcome(stream, remote, tls.clone()));
+        }
+    }
+
+    async fn welcome(self: Rc<Self>, mut stream: TcpStream, remote: SocketAddr, tls: Option<TlsAcceptor>) {
+        // Replies are written whole: waiting for more would only delay them.
+        let _best_effort = stream.set_nodelay(true);
+        if self.doors.borrow().len() >= self.config.limits.clients_max as usize {
+            add(&self.counters.rejected, 1);
+            let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+            return;
+        }
+        match tls {
+            None => {
+                let (read, write) = stream.split();
+                self.serve(read, write, remote).await;
+            }
+            Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let (read, write) = tokio::io::split(stream);
+                    self.serve(read, write, remote).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%remote, "TLS handshake timed out"),
+            },
+        }
+    }
+
+    async fn serve(self: Rc<Self>, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin, remote: SocketAddr) {
+        let limits = ConnectionLimits {
+            decoder: DecoderLimits {
+                bulk_bytes_max: self.config.limits.value_bytes_max as usize,
+                ..DecoderLimits::default()
+            },
+            ..ConnectionLimits::default()
+        };
+        let now = self.core.now();
+        let mut opened = None;
+        let number = self.core.open_door(|number| {
+            let connection =
+                Connection::new(ConnectionId(number), remote, self.local, now, self.password.as_deref(), limits);
+            let door = Rc::new(RespDoor {
+                replies: RefCell::new(VecDeque::new()),
+                wake: Notify::new(),
+                info: RefCell::new(connection.info()),
+                waits: Cell::new(false),
+                killed: Cell::new(false),
+            });
+            opened = Some((connection, door.clone()));
+            door
+        });
+        let Some((connection, door)) = opened else { return };
+        self.doors.borrow_mut().insert(number, door.clone());
+        let served = self.converse(read, write, connection, &door, number).await;
+        self.doors.borrow_mut().remove(&number);
+        self.core.close_door(number);
+        if let Err(error) = served {
+            tracing::debug!(%remote, %error, "RESP connection ended");
+        }
+    }
+
+    async fn converse(
+        &self,
+        mut read: impl AsyncRead + Unpin,
+        mut write: impl AsyncWrite + Unpin,
+        mut connection: Connection,
+        door: &RespDoor,
+        number: u64,
+    ) -> std::io::Result<()> {
+        loop {
+            // Everything that can be answered is written before anything more is read.
+            while !connection.output().is_empty() {
+                let output = connection.output();
+                add(&self.counters.output_bytes, output.len() as u64);
+                let written = tokio::time::timeout(WRITE_TIMEOUT, write.write_all(output)).await;
+                written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                output.clear();
+                if output.capacity() > 1 << 20 {
+                    *output = Vec::new();
+                }
+                self.advance(&mut connection, door, number);
+            }
+            if connection.is_closed() || door.killed.get() {
+                return write.shutdown().await;
+            }
+            let wants_input = connection.wants_input();
+            let needed = connection.input_needed().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            let input = connection.input();
+            input.reserve(needed);
+            tokio::select! {
+                count = read.read_buf(input), if wants_input => {
+                    let count = count?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    add(&self.counters.input_bytes, count as u64);
+                }
+                () = door.wake.notified() => {}
+            }
+            self.advance(&mut connection, door, number);
+        }
+    }
+
+    /// Files the replies that came and runs the commands that are there.
+    fn advance(&self, connection: &mut Connection, door: &RespDoor, number: u64) {
+        let before = connection.commands();
+        self.core.with(|engine, now| {
+            let mut host = RespHost { front: self, engine, now, door: number };
+            loop {
+                let reply = door.replies.borrow_mut().pop_front();
+                let Some((ticket, reply)) = reply else { break };
+                connection.complete(Ticket(ticket), &reply, &mut host);
+            }
+            connection.process(&mut host);
+        });
+        add(&self.counters.commands, connection.commands() - before);
+        door.waits.set(connection.is_waiting());
+        *door.info.borrow_mut() = connection.info();
+    }
+
+    /// Closes all connections.
+    pub fn close_all(&self) {
+        for door in self.doors.borrow().values() {
+            door.killed.set(true);
+            door.wake.notify_one();
+        }
+    }
+}
+
+/// What one connection's commands are run against.
+struct RespHost<'a> {
+    front: &'a RespFront,
+    engine: &'a mut Engine,
+    now: Now,
+    door: u64,
+}
+
+impl Facts for RespHost<'_> {
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn me(&self) -> NodeId {
+        self.engine.me()
+    }
+
+    fn table(&self) -> &Table {
+        self.engine.table()
+    }
+
+    fn stats(&self) -> Stats {
+        let counters = &self.front.counters;
+        let stats = self.engine.stats();
+        let used = self.engine.bytes_used();
+        counters.memory_peak_bytes.set(counters.memory_peak_bytes.get().max(used));
+        let process = crate::drivers::process::usage();
+        let config = self.engine.config();
+        let mut rate = counters.rate.borrow_mut();
+        let elapsed_us = self.now.mono_us - rate.since_us;
+        if elapsed_us > 1_000_000 {
+            let commands = counters.commands.get();
+            rate.per_s = (commands - rate.commands.min(commands)) * 1_000_000 / elapsed_us;
+            rate.commands = commands;
+            rate.since_us = self.now.mono_us;
+        }
+        Stats {
+            process_id: std::process::id(),
+            tcp_port: self.front.local.port(),
+            uptime_s: (self.now.mono_us - self.front.started_us) / 1_000_000,
+            clients: self.front.doors.borrow().len() as u64,
+            clients_blocked: self.front.doors.borrow().values().filter(|door| door.waits.get()).count() as u64,
+            clients_max: u64::from(self.front.config.limits.clients_max),
+            memory_used_bytes: used,
+            memory_peak_bytes: counters.memory_peak_bytes.get(),
+            memory_resident_bytes: process.resident_bytes,
+            memory_max_bytes: config.bytes_max,
+            memory_policy: policy_name(config.eviction),
+            connections_received: counters.accepted.get(),
+            connections_rejected: counters.rejected.get(),
+            commands: counters.commands.get(),
+            commands_per_s: rate.per_s,
+            input_bytes: counters.input_bytes.get(),
+            output_bytes: counters.output_bytes.get(),
+            keys_expired: stats.expired,
+            keys_evicted: stats.evicted,
+            hits: 0,
+            misses: 0,
+            cpu_user_us: process.cpu_user_us,
+            cpu_system_us: process.cpu_system_us,
+            keys: self.engine.load().keys,
+            keys_expiring: 0,
+        }
+    }
+
+    fn password(&self) -> Option<&[u8]> {
+        self.front.password.as_deref()
+    }
+
+    fn config(&self, visit: &mut dyn FnMut(&str, &str)) {
+        let config = self.engine.config();
+        let limits = &self.front.config.limits;
+        visit("maxmemory", &config.bytes_max.to_string());
+        visit("maxmemory-policy", policy_name(config.eviction));
+        visit("maxclients", &limits.clients_max.to_string());
+        visit("proto-max-bulk-len", &limits.value_bytes_max.to_string());
+        visit("port", &self.front.local.port().to_string());
+        visit("bind", &self.front.local.ip().to_string());
+        visit("databases", "1");
+        visit("timeout", "0");
+        visit("save", "");
+        visit("appendonly", "no");
+        visit("cluster-enabled", "yes");
+        visit("ringdove-redirect", if self.front.redirect.get() { "yes" } else { "no" });
+    }
+
+    fn clients(&self, visit: &mut dyn FnMut(&ClientInfo)) {
+        for (&number, door) in &*self.front.doors.borrow() {
+            if number != self.door {
+                visit(&door.info.borrow());
+            }
+        }
+    }
+
+    fn debug_allowed(&self) -> bool {
+        self.front.config.enable_debug_command
+    }
+}
+
+fn policy_name(policy: Eviction) -> &'static str {
+    match policy {
+        Eviction::NoEviction => "noeviction",
+        Eviction::AllKeysLru => "allkeys-lru",
+        Eviction::VolatileTtl => "volatile-ttl",
+    }
+}
+
+/// A parameter's new value, checked.
+enum Setting {
+    BytesMax(u64),
+    Policy(Eviction),
+    Redirect(bool),
+}
+
+fn parse_setting(name: &str, value: &str) -> Result<Setting, ConfigRefusal> {
+    let invalid = |reason: &str| ConfigRefusal::Invalid(reason.to_owned());
+    match name.to_ascii_lowercase().as_str() {
+        "maxmemory" => value
+            .parse::<crate::config::ByteSize>()
+            .map(|size| Setting::BytesMax(size.0))
+            .map_err(|_| invalid("argument must be a memory value")),
+        "maxmemory-policy" => match value {
+            "noeviction" => Ok(Setting::Policy(Eviction::NoEviction)),
+            "allkeys-lru" => Ok(Setting::Policy(Eviction::AllKeysLru)),
+            "volatile-ttl" => Ok(Setting::Policy(Eviction::VolatileTtl)),
+            _ => Err(invalid("argument must be one of: noeviction, allkeys-lru, volatile-ttl")),
+        },
+        "ringdove-redirect" => match value {
+            "yes" => Ok(Setting::Redirect(true)),
+            "no" => Ok(Setting::Redirect(false)),
+            _ => Err(invalid("argument must be 'yes' or 'no'")),
+        },
+        "maxclients" | "proto-max-bulk-len" | "port" | "bind" | "databases" | "timeout" | "save" | "appendonly"
+        | "cluster-enabled" => Err(ConfigRefusal::Immutable),
+        _ => Err(ConfigRefusal::Unknown),
+    }
+}
+
+impl Host for RespHost<'_> {
+    fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted {
+        let Op { spec, partition, map, proto, args } = op;
+        debug_assert!(!spec.flags.has(Flags::ADMIN) || spec.is_write() || !args.is_empty());
+        let op = op::Op { spec, partition, map, proto, exactly_once: None, args };
+        let ticket = op::Ticket { door: self.door, number: ticket.0 };
+        match self.engine.submit(self.now, ticket, &op, out) {
+            op::Submitted::Done => Submitted::Done,
+            op::Submitted::Pending => Submitted::Pending,
+        }
+    }
+
+    fn redirect(&self, partition: PartitionId) -> Option<SocketAddr> {
+        if !self.front.redirect.get() {
+            return None;
+        }
+        let table = self.engine.table();
+        let primary = table.assignment(partition).filter(|assignment| assignment.epoch.0 > 0)?.primary;
+        (primary != self.engine.me()).then(|| table.members.get(&primary).map(|member| member.resp))?
+    }
+
+    fn entropy(&mut self) -> u64 {
+        self.engine.random()
+    }
+
+    fn config_set(&mut self, parameters: &[(&str, &str)]) -> Result<(), (usize, ConfigRefusal)> {
+        let mut settings = Vec::new();
+        for (index, (name, value)) in parameters.iter().enumerate() {
+            settings.push(parse_setting(name, value).map_err(|refusal| (index, refusal))?);
+        }
+        for setting in settings {
+            match setting {
+                Setting::BytesMax(bytes) => self.engine.config_mut().bytes_max = bytes,
+                Setting::Policy(policy) => self.engine.config_mut().eviction = policy,
+                Setting::Redirect(redirect) => self.front.redirect.set(redirect),
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_stats(&mut self) {
+        let counters = &self.front.counters;
+        for counter in [&counters.accepted, &counters.rejected, &counters.commands, &counters.input_bytes, &counters.output_bytes] {
+            counter.set(0);
+        }
+        *counters.rate.borrow_mut() = Rate::default();
+    }
+
+    fn kill(&mut self, connection: ConnectionId) {
+        if let Some(door) = self.front.doors.borrow().get(&connection.0) {
+            door.killed.set(true);
+            door.wake.notify_one();
+        }
+    }
+
+    fn sleep(&mut self, ticket: Ticket, us: u64) {
+        let Some(door) = self.front.doors.borrow().get(&self.door).cloned() else { return };
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_micros(us)).await;
+            door.complete(ticket.0, ReplyBytes::from_slice(b"+OK\r\n"));
+        });
+    }
+}
