@@ -5,7 +5,6 @@
 
 use super::{Door, NodeCore};
 use crate::config::NodeConfig;
-use crate::engine::command::Flags;
 use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::node::Engine;
 use crate::engine::op;
@@ -387,14 +386,7 @@ fn parse_setting(name: &str, value: &str) -> Result<Setting, ConfigRefusal> {
 
 impl Host for RespHost<'_> {
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted {
-        let Op { spec, partition, map, proto, args } = op;
-        debug_assert!(!spec.flags.has(Flags::ADMIN) || spec.is_write() || !args.is_empty());
-        let op = op::Op { spec, partition, map, proto, exactly_once: None, args };
-        let ticket = op::Ticket { door: self.door, number: ticket.0 };
-        match self.engine.submit(self.now, ticket, &op, out) {
-            op::Submitted::Done => Submitted::Done,
-            op::Submitted::Pending => Submitted::Pending,
-        }
+        self.engine.submit(self.now, op::Ticket { door: self.door, number: ticket.0 }, &op, out)
     }
 
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr> {
