@@ -6,6 +6,8 @@
 
 mod apply;
 mod checks;
+#[cfg(test)]
+mod tests;
 
 pub use apply::Applied;
 

@@ -84,7 +84,7 @@ impl Leading {
     }
 
     pub(super) fn is_concerned(&self, node: NodeId) -> bool {
-        self.table.members.contains_key(&node) || self.requests.joins.contains_key(&node)
+        self.is_known(node) || self.requests.joins.contains_key(&node)
     }
 
     pub(super) fn table_applied(&mut self, now: Now, config: &ControllerConfig, table: Arc<Table>) {
@@ -207,13 +207,32 @@ impl Leading {
             let me = node == config.me;
             let since_us = self.since_us.get(&node).map_or(now.mono_us, |since| since.1);
             if member.status != MemberStatus::Down {
-                if !me && observed.is_dead(now, node, since_us, unheard_us) {
+                let dead = observed.is_dead(now, node, since_us, unheard_us)
+                    || (!observed.has_link(node) && self.is_replaced(member, since_us));
+                if !me && dead {
                     draft.push(TableChange::SetStatus(node, MemberStatus::Down));
                 }
             } else if me || observed.is_back(now, node) {
                 self.welcome_back(node, draft);
             }
         }
+    }
+
+    /// Whether a later process answers at a member's address: the earlier one cannot any more.
+    fn is_replaced(&self, member: &Member, since_us: u64) -> bool {
+        let same = |other: &Member| other.node != member.node && other.quic == member.quic;
+        let later =
+            |node| self.since_us.get(&node).is_some_and(|&(_, later_us)| later_us > since_us);
+        self.requests.joins.values().any(|other| same(other) && !self.is_known(other.node))
+            || self
+                .table
+                .members
+                .values()
+                .any(|other| same(other) && other.status == MemberStatus::Up && later(other.node))
+    }
+
+    fn is_known(&self, node: NodeId) -> bool {
+        self.table.members.contains_key(&node)
     }
 
     /// A member thought dead lives. Where it is still the primary it goes on as such, with all the

@@ -44,6 +44,11 @@ impl Observed {
             }
     }
 
+    /// Whether this node's own link to a member is live.
+    pub(super) fn has_link(&self, node: NodeId) -> bool {
+        self.links_us.contains_key(&node)
+    }
+
     /// Whether there is a bad sign of a member, be it not enough to bury it.
     pub(super) fn is_suspect(&self, node: NodeId) -> bool {
         !self.links_us.contains_key(&node) || self.gossip.get(&node) == Some(&false)

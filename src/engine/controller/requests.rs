@@ -8,7 +8,8 @@ use super::goal::Goal;
 use super::message::Report;
 use crate::engine::ids::{Epoch, NodeId, PartitionId};
 use crate::engine::table::{
-    Assignment, MAP_COUNT_MAX, MapDefinition, Member, MemberStatus, Table, TableChange,
+    Assignment, MAP_COUNT_MAX, MapDefinition, Member, MemberStatus, NAME_BYTES_MAX, Table,
+    TableChange,
 };
 use crate::engine::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +71,7 @@ impl Requests {
                 self.leaves.insert(from);
                 Urgency::Soon
             }
-            Report::DefineMap(definition) => {
+            Report::DefineMap(definition) if is_nameable(&definition) => {
                 self.maps.retain(|map| map.name != definition.name);
                 if self.maps.len() >= MAPS_MAX {
                     return Urgency::None;
@@ -90,7 +91,8 @@ impl Requests {
             | Report::HandoverReady { .. }
             | Report::HandoverCancel { .. }
             | Report::Lagging { .. }
-            | Report::Leave => Urgency::None,
+            | Report::Leave
+            | Report::DefineMap(_) => Urgency::None,
         }
     }
 
@@ -190,6 +192,10 @@ impl Requests {
             draft.push(TableChange::DefineMap(map.clone()));
         }
     }
+}
+
+fn is_nameable(definition: &MapDefinition) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&definition.name.len())
 }
 
 /// Whether what a node says of itself is not what the table knows; its standing aside.

@@ -195,8 +195,10 @@ fn copies_stay_in_distinct_zones() {
     // Three zones cannot hold four copies apart: distinct nodes still do.
     let placed = desired(&members, PARTITIONS, 4, &[]);
     check(&members, 4, &placed);
-    let in_all_zones =
-        placed.iter().filter(|set| set.iter().map(zone).collect::<BTreeSet<_>>().len() == 3).count();
+    let in_all_zones = placed
+        .iter()
+        .filter(|set| set.iter().map(zone).collect::<BTreeSet<_>>().len() == 3)
+        .count();
     assert!(in_all_zones >= PARTITIONS * 95 / 100, "{in_all_zones}");
 }
 

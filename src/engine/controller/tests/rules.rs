@@ -83,6 +83,24 @@ fn a_member_nobody_ever_heard_of_is_buried_at_last() {
 }
 
 #[test]
+fn a_restart_at_the_same_address_buries_the_process_before() {
+    let mut cluster = Cluster::formed(settings(16, 2), 3);
+    cluster.node(2).alive = false;
+    cluster.node(2).copies.clear();
+    let mut again = member(4);
+    again.quic = member(2).quic;
+    cluster.join(again);
+    cluster.run(200);
+    // The link may only seem to live; as long as it does, nobody is buried.
+    assert_eq!(cluster.status(2), Some(MemberStatus::Up));
+    cluster.controller.link(cluster.now, NodeId(2), false);
+    cluster.run(200);
+    assert_eq!(cluster.status(2), Some(MemberStatus::Down));
+    cluster.converge();
+    assert_eq!(cluster.holders(), ids([1, 3, 4]));
+}
+
+#[test]
 fn a_death_is_two_entries_and_one_seal_a_survivor() {
     let mut cluster = Cluster::formed(settings(64, 2), 4);
     let (entries, orders) = (cluster.entries.len(), cluster.orders.len());

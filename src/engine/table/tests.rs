@@ -1,0 +1,292 @@
+use super::*;
+use std::net::Ipv4Addr;
+
+fn node(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+fn member(id: u64) -> Member {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, id as u16));
+    Member {
+        node: node(id),
+        name: format!("n{id}"),
+        quic: address,
+        resp: address,
+        admin: address,
+        zone: None,
+        weight: 100,
+        status: MemberStatus::Up,
+    }
+}
+
+const P: PartitionId = PartitionId(0);
+
+/// Members 1 to `count`; partition 0 on 1 (primary) and 2.
+fn table(count: u64) -> Table {
+    let settings =
+        ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let mut table = Table::new(Incarnation(1), settings);
+    for id in 1..=count {
+        assert!(one(&mut table, TableChange::PutMember(member(id))));
+    }
+    let backups = vec![node(2)];
+    assert!(one(&mut table, TableChange::Assign { partition: P, primary: node(1), backups }));
+    table
+}
+
+/// Applies one change as an entry of its own; whether it had an effect.
+fn one(table: &mut Table, change: TableChange) -> bool {
+    let before = table.clone();
+    let applied = table.apply(&[change]);
+    assert_eq!(applied.version, TableVersion(before.version.0 + 1));
+    assert_eq!(applied.applied + applied.skipped, 1);
+    assert_eq!(table.checks_after(&before), Ok(()));
+    if applied.applied == 0 {
+        let before = Table { version: table.version, ..before };
+        assert_eq!(*table, before, "a skipped change had an effect");
+    }
+    applied.applied == 1
+}
+
+fn learner(id: u64) -> TableChange {
+    TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(id) }
+}
+
+fn complete(id: u64) -> TableChange {
+    TableChange::Complete { partition: P, epoch: Epoch(1), node: node(id) }
+}
+
+fn remove(id: u64) -> TableChange {
+    TableChange::RemoveReplica { partition: P, epoch: Epoch(1), node: node(id) }
+}
+
+fn down(id: u64) -> TableChange {
+    TableChange::SetStatus(node(id), MemberStatus::Down)
+}
+
+#[test]
+fn a_copy_attaches_then_completes_at_its_epoch_only() {
+    let mut table = table(3);
+    assert!(!one(&mut table, complete(3)), "not a learner");
+    assert!(one(&mut table, learner(3)));
+    assert!(!one(&mut table, learner(3)), "twice");
+    assert!(!one(&mut table, learner(2)), "in sync already");
+    assert!(!one(&mut table, learner(9)), "a stranger");
+    let late = TableChange::Complete { partition: P, epoch: Epoch(2), node: node(3) };
+    assert!(!one(&mut table, late));
+    assert!(one(&mut table, complete(3)));
+    assert_eq!(table.partitions[0].isr, [node(1), node(2), node(3)]);
+}
+
+#[test]
+fn a_dead_primary_vouches_for_nobody() {
+    let mut table = table(3);
+    assert!(one(&mut table, learner(3)));
+    assert!(one(&mut table, down(1)));
+    assert!(!one(&mut table, complete(3)));
+}
+
+#[test]
+fn copies_go_only_while_enough_remain() {
+    let mut table = table(3);
+    assert!(!one(&mut table, remove(2)), "one of two wanted");
+    assert!(one(&mut table, learner(3)));
+    assert!(!one(&mut table, remove(2)), "a learner is no copy yet");
+    assert!(one(&mut table, complete(3)));
+    assert!(!one(&mut table, remove(1)), "the primary");
+    assert!(one(&mut table, remove(2)));
+}
+
+#[test]
+fn the_dead_are_removed_while_somebody_lives() {
+    let mut table = table(3);
+    assert!(one(&mut table, down(2)));
+    assert!(one(&mut table, remove(2)));
+    assert!(one(&mut table, down(1)));
+    assert!(table.is_dead(P));
+    assert!(!one(&mut table, remove(1)));
+    assert_eq!(table.partitions[0].isr, [node(1)]);
+}
+
+#[test]
+fn a_leaver_is_not_counted_on() {
+    let mut table = table(2);
+    assert!(one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Leaving)));
+    assert!(!one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Up)));
+    assert_eq!(table.replicas_wanted(), 1);
+    assert_eq!(table.min_copies_wanted(), 1);
+    assert!(one(&mut table, remove(2)));
+    assert!(one(&mut table, TableChange::RemoveMember(node(2))));
+    assert!(!one(&mut table, TableChange::PutMember(member(2))), "an id is never used again");
+}
+
+#[test]
+fn who_is_named_is_not_forgotten() {
+    let mut table = table(3);
+    assert!(one(&mut table, down(2)));
+    assert!(!one(&mut table, TableChange::RemoveMember(node(2))));
+    assert!(one(&mut table, remove(2)));
+    assert!(one(&mut table, TableChange::RemoveMember(node(2))));
+}
+
+#[test]
+fn a_handover_goes_to_a_live_copy_and_ends_the_epoch() {
+    let mut table = table(3);
+    let to = |id, epoch| TableChange::Handover { partition: P, epoch: Epoch(epoch), to: node(id) };
+    assert!(!one(&mut table, to(3, 1)), "no copy");
+    assert!(!one(&mut table, to(1, 1)), "the primary itself");
+    assert!(one(&mut table, to(2, 1)));
+    assert!(!one(&mut table, to(1, 1)), "late");
+    assert_eq!(table.partitions[0].epoch, Epoch(2));
+    assert!(one(&mut table, TableChange::CancelHandover { partition: P, epoch: Epoch(2) }));
+    assert_eq!((table.partitions[0].epoch, table.partitions[0].primary), (Epoch(3), node(2)));
+    assert!(one(&mut table, down(1)));
+    assert!(!one(&mut table, to(1, 3)), "dead");
+}
+
+#[test]
+fn a_failover_stays_within_the_copies() {
+    let mut table = table(4);
+    let failover = |primary, isr: &[u64]| TableChange::Failover {
+        partition: P,
+        epoch: Epoch(1),
+        primary: node(primary),
+        isr: isr.iter().copied().map(NodeId).collect(),
+    };
+    assert!(one(&mut table, learner(3)));
+    assert!(one(&mut table, down(1)));
+    assert!(!one(&mut table, failover(2, &[])));
+    assert!(!one(&mut table, failover(2, &[3])), "not one of them");
+    assert!(!one(&mut table, failover(2, &[2, 3])), "a learner");
+    assert!(!one(&mut table, failover(2, &[2, 2])), "twice");
+    assert!(!one(&mut table, failover(1, &[1, 2])), "dead");
+    assert!(one(&mut table, failover(2, &[2])));
+    assert_eq!(table.partitions[0].learners, [node(3)], "learners stay");
+    assert!(!one(&mut table, failover(2, &[2])), "late");
+}
+
+#[test]
+fn only_the_dead_are_given_up() {
+    let mut table = table(4);
+    let accept = |primary| TableChange::AcceptLoss {
+        partition: P,
+        epoch: Epoch(1),
+        primary: node(primary),
+        backups: vec![],
+    };
+    assert!(!one(&mut table, accept(3)));
+    assert!(one(&mut table, down(1)));
+    assert!(!one(&mut table, accept(3)));
+    assert!(one(&mut table, down(2)));
+    assert!(!one(&mut table, accept(2)), "dead itself");
+    assert!(one(&mut table, accept(3)));
+    let assignment = &table.partitions[0];
+    assert_eq!((assignment.epoch, assignment.origin), (Epoch(2), Epoch(2)));
+    assert_eq!(assignment.isr, [node(3)]);
+}
+
+#[test]
+fn the_last_owner_may_leave_with_its_copies() {
+    let mut table = table(2);
+    for id in [1, 2] {
+        assert!(!one(&mut table, TableChange::RemoveMember(node(id))));
+        assert!(one(&mut table, TableChange::SetStatus(node(id), MemberStatus::Leaving)));
+    }
+    for id in [1, 2] {
+        assert!(one(&mut table, TableChange::RemoveMember(node(id))));
+    }
+    assert!(table.partitions[0].isr.is_empty());
+    assert!(table.is_dead(P));
+}
+
+#[test]
+fn three_at_once_are_remembered() {
+    let mut table = table(2);
+    assert!(one(&mut table, down(2)));
+    assert!(one(&mut table, TableChange::PutMember(member(3))));
+    assert!(!table.ever_three);
+    assert!(one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Up)));
+    assert!(table.ever_three);
+    assert!(one(&mut table, down(2)));
+    assert!(table.ever_three);
+}
+
+#[test]
+fn maps_and_names_are_bounded() {
+    let mut table = table(2);
+    let define = |name: String| {
+        TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() })
+    };
+    assert!(!one(&mut table, define(String::new())));
+    assert!(!one(&mut table, define("x".repeat(NAME_BYTES_MAX + 1))));
+    let entry: TableEntry = (0..=MAP_COUNT_MAX).map(|i| define(format!("map {i}"))).collect();
+    let applied = table.apply(&entry);
+    assert_eq!((applied.applied, applied.skipped), (MAP_COUNT_MAX, 1));
+    assert_eq!(table.map_id("map 0"), Some(MapId(1)));
+    let mut long = member(3);
+    long.zone = Some("z".repeat(NAME_BYTES_MAX + 1));
+    assert!(!one(&mut table, TableChange::PutMember(long)));
+}
+
+#[test]
+fn no_change_ever_spoils_the_table() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = move |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) % bound
+    };
+    for _ in 0..40 {
+        let mut table = table(3);
+        for _ in 0..400 {
+            let partition = PartitionId(below(5) as u16);
+            let now = table.assignment(partition).map_or(0, |assignment| assignment.epoch.0);
+            let epoch = Epoch(if below(5) == 0 { below(4) } else { now });
+            let (who, other) = (node(1 + below(6)), node(1 + below(6)));
+            let status = [MemberStatus::Up, MemberStatus::Down, MemberStatus::Leaving];
+            let change = match below(15) {
+                0 | 1 => TableChange::PutMember(member(who.0)),
+                2 | 3 => TableChange::SetStatus(who, status[below(3) as usize]),
+                4 => TableChange::RemoveMember(who),
+                5 => TableChange::Assign { partition, primary: who, backups: vec![other] },
+                6 | 7 => TableChange::AddLearner { partition, epoch, node: who },
+                8 => TableChange::RemoveLearner { partition, epoch, node: who },
+                9 => TableChange::Complete { partition, epoch, node: who },
+                10 => TableChange::RemoveReplica { partition, epoch, node: who },
+                11 => TableChange::RemoveLagging { partition, epoch, node: who },
+                12 => {
+                    let isr = vec![who, other];
+                    TableChange::Failover { partition, epoch, primary: who, isr }
+                }
+                13 => TableChange::Handover { partition, epoch, to: who },
+                _ => {
+                    let backups = vec![other];
+                    TableChange::AcceptLoss { partition, epoch, primary: who, backups }
+                }
+            };
+            one(&mut table, change);
+            assert_eq!(table.checks(), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn the_checks_see_what_is_wrong() {
+    let good = table(3);
+    let spoil = |change: fn(&mut Table)| {
+        let mut table = good.clone();
+        change(&mut table);
+        table
+    };
+    assert!(spoil(|t| t.partitions[0].isr.clear()).checks().is_err());
+    assert!(spoil(|t| t.partitions[0].isr.push(NodeId(9))).checks().is_err());
+    assert!(spoil(|t| t.partitions[0].learners.push(NodeId(2))).checks().is_err());
+    assert!(spoil(|t| t.partitions[0].origin = Epoch(2)).checks().is_err());
+    assert!(spoil(|t| t.partitions[1].isr.push(NodeId(1))).checks().is_err());
+    assert!(spoil(|t| t.retired.push(NodeId(1))).checks().is_err());
+    assert!(spoil(|t| t.partitions.truncate(3)).checks().is_err());
+    assert!(spoil(|t| t.partitions[0].primary = NodeId(2)).checks_after(&good).is_err());
+    assert!(spoil(|t| t.partitions[0].epoch = Epoch(0)).checks_after(&good).is_err());
+    assert!(spoil(|t| t.version = TableVersion(0)).checks_after(&good).is_err());
+}
