@@ -11,11 +11,7 @@ const REPLICAS: usize = 2;
 
 fn nodes(count: u64) -> Vec<Candidate> {
     (1..=count)
-        .map(|id| Candidate {
-            node: NodeId(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            weight: 100,
-            zone: None,
-        })
+        .map(|id| Candidate { node: NodeId(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)), weight: 100, zone: None })
         .collect()
 }
 

@@ -38,11 +38,7 @@ pub struct Candidate {
 pub fn candidates(table: &Table) -> Vec<Candidate> {
     table
         .owners()
-        .map(|member| Candidate {
-            node: member.node,
-            weight: member.weight,
-            zone: member.zone.clone(),
-        })
+        .map(|member| Candidate { node: member.node, weight: member.weight, zone: member.zone.clone() })
         .collect()
 }
 
@@ -120,11 +116,8 @@ impl<'a> Layout<'a> {
                 zone
             })
             .collect();
-        let (domain, domain_count) = if count >= replicas {
-            (zone.clone(), count)
-        } else {
-            ((0..nodes.len()).collect(), nodes.len())
-        };
+        let (domain, domain_count) =
+            if count >= replicas { (zone.clone(), count) } else { ((0..nodes.len()).collect(), nodes.len()) };
         let paired = if nodes.len() <= PAIRED_NODES_MAX { nodes.len() * nodes.len() } else { 0 };
         Layout {
             nodes,
@@ -214,8 +207,7 @@ impl<'a> Layout<'a> {
         for partition in 0..self.sets.len() {
             while self.sets[partition].len() > self.replicas {
                 // Of equally full ones the last goes: it is the one copied least.
-                let fullest =
-                    self.sets[partition].iter().copied().max_by_key(|&node| self.fullness(node));
+                let fullest = self.sets[partition].iter().copied().max_by_key(|&node| self.fullness(node));
                 let Some(node) = fullest else { break };
                 self.remove(partition, node);
             }
@@ -232,10 +224,8 @@ impl<'a> Layout<'a> {
         let weight = |node: Node| u64::from(self.nodes[node].weight);
         let weights: Vec<u64> =
             members.iter().map(|nodes| nodes.iter().map(|&node| weight(node)).sum()).collect();
-        let held: Vec<usize> = members
-            .iter()
-            .map(|nodes| nodes.iter().map(|&node| self.held[node].len()).sum())
-            .collect();
+        let held: Vec<usize> =
+            members.iter().map(|nodes| nodes.iter().map(|&node| self.held[node].len()).sum()).collect();
         let caps = vec![partitions; self.domain_count];
         let total = partitions * self.replicas;
         let due = apportion(total, &shares(total, &weights, &caps), &held, &caps);
@@ -265,9 +255,8 @@ impl<'a> Layout<'a> {
             }
             let preference = ring.walk(partition, PREFERENCE_MAX);
             if self.sets[partition].is_empty() {
-                let first_max = |node: Node| {
-                    (self.sets.len() as u64 * weights[node]).div_ceil(total_weight) as usize
-                };
+                let first_max =
+                    |node: Node| (self.sets.len() as u64 * weights[node]).div_ceil(total_weight) as usize;
                 let first = preference
                     .iter()
                     .copied()
@@ -289,9 +278,7 @@ impl<'a> Layout<'a> {
     /// The best node for one more copy: a preferred one with room, else any with room, else any.
     fn choose(&self, partition: usize, preference: &[Node]) -> Option<Node> {
         let open = |node: &Node| self.fits(partition, *node, None);
-        let cost = |node: &Node| {
-            (self.neighbours(partition, *node), self.crowding(partition, *node, None))
-        };
+        let cost = |node: &Node| (self.neighbours(partition, *node), self.crowding(partition, *node, None));
         let roomy = |node: &Node| open(node) && self.has_room(*node);
         let all = 0..self.nodes.len();
         preference
@@ -301,8 +288,7 @@ impl<'a> Layout<'a> {
             .min_by_key(cost)
             .or_else(|| all.clone().filter(roomy).min_by_key(cost))
             .or_else(|| {
-                all.filter(open)
-                    .min_by_key(|&node| (self.neighbours(partition, node), self.fullness(node)))
+                all.filter(open).min_by_key(|&node| (self.neighbours(partition, node), self.fullness(node)))
             })
     }
 
@@ -340,8 +326,7 @@ impl<'a> Layout<'a> {
 
     /// The partition that `node` should give up and the node below its quota that should have it.
     fn best_move(&self, node: Node, as_primary: bool) -> Option<(usize, Node)> {
-        let mut roomy: Vec<Node> =
-            (0..self.nodes.len()).filter(|&other| self.has_room(other)).collect();
+        let mut roomy: Vec<Node> = (0..self.nodes.len()).filter(|&other| self.has_room(other)).collect();
         roomy.sort_by_key(|&other| self.fullness(other));
         roomy.into_iter().find_map(|to| {
             self.held[node]
@@ -401,10 +386,8 @@ impl<'a> Layout<'a> {
         let mut count = vec![0usize; self.nodes.len()];
         for partition in 0..self.sets.len() {
             if let Some(before) = previous.get(partition).and_then(|owners| owners.first()) {
-                self.primary[partition] = self.sets[partition]
-                    .iter()
-                    .copied()
-                    .find(|&owner| self.nodes[owner].node == *before);
+                self.primary[partition] =
+                    self.sets[partition].iter().copied().find(|&owner| self.nodes[owner].node == *before);
             }
             let still = self.primary[partition].filter(|node| self.sets[partition].contains(node));
             self.primary[partition] = still;
@@ -422,9 +405,7 @@ impl<'a> Layout<'a> {
                 continue;
             }
             let held_before = |node: Node| {
-                previous
-                    .get(partition)
-                    .is_some_and(|owners| owners.contains(&self.nodes[node].node))
+                previous.get(partition).is_some_and(|owners| owners.contains(&self.nodes[node].node))
             };
             // A complete copy can take over at once, a new one only when it is filled.
             let best = self.sets[partition].iter().copied().min_by_key(|&node| {

@@ -115,20 +115,14 @@ impl Seals {
     pub(super) fn is_settled(&self, now: Now, config: &ControllerConfig, table: &Table) -> bool {
         let timeout_us = config.seal_timeout_ms * 1_000;
         self.asked.iter().all(|(partition, sealing)| {
-            table.assignment(*partition).is_some_and(|assignment| {
-                sealing.outcome(now, timeout_us, table, assignment).is_some()
-            })
+            table
+                .assignment(*partition)
+                .is_some_and(|assignment| sealing.outcome(now, timeout_us, table, assignment).is_some())
         })
     }
 
     /// Appoints the successors of dead primaries where the promises are in.
-    pub(super) fn conclude(
-        &self,
-        now: Now,
-        config: &ControllerConfig,
-        goal: &Goal,
-        draft: &mut Draft,
-    ) {
+    pub(super) fn conclude(&self, now: Now, config: &ControllerConfig, goal: &Goal, draft: &mut Draft) {
         if self.asked.is_empty() {
             return;
         }

@@ -21,8 +21,7 @@ impl Goal {
             return;
         }
         let previous: Vec<Vec<NodeId>> = table.partitions.iter().map(holders).collect();
-        self.sets =
-            desired(&candidates, table.partitions.len(), table.settings.replicas.into(), &previous);
+        self.sets = desired(&candidates, table.partitions.len(), table.settings.replicas.into(), &previous);
         self.candidates = candidates;
     }
 
@@ -64,10 +63,8 @@ impl Goal {
             .min_by_key(|candidate| (zone_taken(candidate), wanted(candidate)))
             .map(|candidate| candidate.node);
         let Some(best) = best else { return false };
-        let slot = self
-            .sets
-            .get_mut(partition.index())
-            .and_then(|set| set.iter_mut().find(|owner| **owner == node));
+        let slot =
+            self.sets.get_mut(partition.index()).and_then(|set| set.iter_mut().find(|owner| **owner == node));
         if let Some(slot) = slot {
             *slot = best;
         }

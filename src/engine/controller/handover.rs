@@ -82,8 +82,7 @@ impl Handovers {
         if self.asked.len() < config.handovers_max {
             let mut wanted: Vec<(bool, PartitionId, Epoch, NodeId)> = Vec::new();
             for (partition, assignment) in table.partition_ids().zip(&table.partitions) {
-                let open = !self.asked.contains_key(&partition)
-                    && !self.paused_us.contains_key(&partition);
+                let open = !self.asked.contains_key(&partition) && !self.paused_us.contains_key(&partition);
                 if open && let Some(to) = successor(table, goal, partition) {
                     let stays = table
                         .members

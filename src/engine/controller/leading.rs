@@ -107,13 +107,7 @@ impl Leading {
         }
     }
 
-    pub(super) fn report(
-        &mut self,
-        now: Now,
-        config: &ControllerConfig,
-        from: NodeId,
-        report: Report,
-    ) {
+    pub(super) fn report(&mut self, now: Now, config: &ControllerConfig, from: NodeId, report: Report) {
         if let Report::HandoverCancel { partition, .. } = report {
             self.handovers.withdrawn(now, partition);
         }
@@ -124,13 +118,7 @@ impl Leading {
         }
     }
 
-    pub(super) fn sealed(
-        &mut self,
-        now: Now,
-        config: &ControllerConfig,
-        from: NodeId,
-        sealed: &Sealed,
-    ) {
+    pub(super) fn sealed(&mut self, now: Now, config: &ControllerConfig, from: NodeId, sealed: &Sealed) {
         self.seals.answered(from, sealed);
         let settled = self.seals.is_settled(now, config, &self.table);
         self.wake(now, if settled { 0 } else { config.coalesce_ms });
@@ -179,9 +167,7 @@ impl Leading {
         self.seals.conclude(now, config, &self.goal, &mut draft);
         let hesitates = |primary: NodeId, gone: NodeId| {
             let since_us = self.since_us(now, gone, MemberStatus::Down);
-            primary != config.me
-                && observed.is_suspect(primary)
-                && now.mono_us < since_us + HESITATION_US
+            primary != config.me && observed.is_suspect(primary) && now.mono_us < since_us + HESITATION_US
         };
         prune(hesitates, &mut draft);
         let pause_us = config.lagging_pause_ms * 1_000;
@@ -195,13 +181,7 @@ impl Leading {
     }
 
     /// Buries the dead and welcomes back those that are not.
-    fn judge_members(
-        &self,
-        now: Now,
-        config: &ControllerConfig,
-        observed: &Observed,
-        draft: &mut Draft,
-    ) {
+    fn judge_members(&self, now: Now, config: &ControllerConfig, observed: &Observed, draft: &mut Draft) {
         let unheard_us = config.unheard_down_ms * 1_000;
         for (&node, member) in &self.table.members {
             let me = node == config.me;
@@ -221,8 +201,7 @@ impl Leading {
     /// Whether a later process answers at a member's address: the earlier one cannot any more.
     fn is_replaced(&self, member: &Member, since_us: u64) -> bool {
         let same = |other: &Member| other.node != member.node && other.quic == member.quic;
-        let later =
-            |node| self.since_us.get(&node).is_some_and(|&(_, later_us)| later_us > since_us);
+        let later = |node| self.since_us.get(&node).is_some_and(|&(_, later_us)| later_us > since_us);
         self.requests.joins.values().any(|other| same(other) && !self.is_known(other.node))
             || self
                 .table
@@ -266,12 +245,7 @@ impl Leading {
         retire(expired, draft);
     }
 
-    fn next_alarm_us(
-        &self,
-        now: Now,
-        config: &ControllerConfig,
-        observed: &Observed,
-    ) -> Option<u64> {
+    fn next_alarm_us(&self, now: Now, config: &ControllerConfig, observed: &Observed) -> Option<u64> {
         let unheard_us = config.unheard_down_ms * 1_000;
         let forget_us = config.forget_down_ms * 1_000;
         let members = self.since_us.iter().flat_map(|(&node, &(status, since_us))| {
@@ -315,8 +289,7 @@ impl Leading {
             }
             let owners = self.goal.of(partition);
             status.learners += assignment.learners.len();
-            status.migrations_wanted +=
-                owners.iter().filter(|&&node| !assignment.holds(node)).count();
+            status.migrations_wanted += owners.iter().filter(|&&node| !assignment.holds(node)).count();
             status.surplus += assignment.ack_set().filter(|node| !owners.contains(node)).count();
             let moves = owners.first().is_some_and(|node| *node != assignment.primary)
                 || successor(table, &self.goal, partition).is_some();

@@ -39,8 +39,7 @@ pub(super) fn prune(hesitates: impl Fn(NodeId, NodeId) -> bool, draft: &mut Draf
             nodes.iter().copied().filter(|&node| !draft.table.is_live(node)).collect()
         };
         let learners = gone(&assignment.learners);
-        let replicas =
-            if is_served(&draft.table, assignment) { gone(&assignment.isr) } else { Vec::new() };
+        let replicas = if is_served(&draft.table, assignment) { gone(&assignment.isr) } else { Vec::new() };
         let primary = assignment.primary;
         for node in learners {
             draft.push(TableChange::RemoveLearner { partition, epoch, node });
@@ -132,8 +131,7 @@ pub(super) fn trim(goal: &Goal, draft: &mut Draft) {
 
 /// Whether all owners of the goal are in sync and the first is primary.
 fn is_reached(owners: &[NodeId], assignment: &Assignment) -> bool {
-    owners.first() == Some(&assignment.primary)
-        && owners.iter().all(|node| assignment.isr.contains(node))
+    owners.first() == Some(&assignment.primary) && owners.iter().all(|node| assignment.isr.contains(node))
 }
 
 /// Forgets members: leavers that are done, or have nobody to leave to; and the dead that `expired`

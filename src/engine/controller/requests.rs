@@ -8,8 +8,7 @@ use super::goal::Goal;
 use super::message::Report;
 use crate::engine::ids::{Epoch, NodeId, PartitionId};
 use crate::engine::table::{
-    Assignment, MAP_COUNT_MAX, MapDefinition, Member, MemberStatus, NAME_BYTES_MAX, Table,
-    TableChange,
+    Assignment, MAP_COUNT_MAX, MapDefinition, Member, MemberStatus, NAME_BYTES_MAX, Table, TableChange,
 };
 use crate::engine::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,11 +111,9 @@ impl Requests {
         };
         let status = |node: NodeId| table.members.get(&node).map(|member| member.status);
         self.joins.retain(|&node, member| {
-            !table.is_retired(node)
-                && table.members.get(&node).is_none_or(|known| differs(known, member))
+            !table.is_retired(node) && table.members.get(&node).is_none_or(|known| differs(known, member))
         });
-        self.leaves
-            .retain(|&node| matches!(status(node), Some(MemberStatus::Up | MemberStatus::Down)));
+        self.leaves.retain(|&node| matches!(status(node), Some(MemberStatus::Up | MemberStatus::Down)));
         self.completed.retain(|&(partition, node), &mut epoch| {
             at(partition, epoch).is_some_and(|assignment| assignment.learners.contains(&node))
         });
@@ -130,9 +127,8 @@ impl Requests {
             Some(id) => table.map_defaults(id) != map.defaults,
             None => table.maps.len() < MAP_COUNT_MAX,
         });
-        self.accepted.retain(|&partition, &mut epoch| {
-            at(partition, epoch).is_some() && table.is_dead(partition)
-        });
+        self.accepted
+            .retain(|&partition, &mut epoch| at(partition, epoch).is_some() && table.is_dead(partition));
     }
 
     /// New members, and leavers.
@@ -175,8 +171,8 @@ impl Requests {
             let removed = draft.push(TableChange::RemoveLagging { partition, epoch, node })
                 || draft.push(TableChange::RemoveLearner { partition, epoch, node });
             if removed {
-                let replaced = goal
-                    .replace(draft, partition, node, |other| pauses.is_paused(partition, other));
+                let replaced =
+                    goal.replace(draft, partition, node, |other| pauses.is_paused(partition, other));
                 // Without anybody else, it had better try again soon.
                 let pause_us = if replaced { pause_us } else { pause_us / 5 };
                 pauses.pause(partition, node, now.mono_us.saturating_add(pause_us));

@@ -21,11 +21,9 @@ pub fn voters(table: &Table, current: &[NodeId], live: impl Fn(NodeId) -> bool) 
     };
 
     let able = |node: NodeId| {
-        live(node)
-            && table.members.get(&node).is_some_and(|member| member.status == MemberStatus::Up)
+        live(node) && table.members.get(&node).is_some_and(|member| member.status == MemberStatus::Up)
     };
-    let mut chosen: Vec<NodeId> =
-        current.iter().copied().filter(|&node| able(node)).take(target).collect();
+    let mut chosen: Vec<NodeId> = current.iter().copied().filter(|&node| able(node)).take(target).collect();
 
     let mut zones: BTreeSet<&str> =
         chosen.iter().filter_map(|node| zone_of(table.members.get(node)?)).collect();
@@ -45,9 +43,8 @@ pub fn voters(table: &Table, current: &[NodeId], live: impl Fn(NodeId) -> bool) 
     }
 
     // Nobody can replace the others: they stay, dead as they are, so that a majority stays one.
-    let dead_weight = |node: &NodeId| {
-        table.members.get(node).is_some_and(|member| member.status != MemberStatus::Leaving)
-    };
+    let dead_weight =
+        |node: &NodeId| table.members.get(node).is_some_and(|member| member.status != MemberStatus::Leaving);
     for &node in current.iter().filter(|node| dead_weight(node)) {
         if chosen.len() >= target {
             break;
@@ -103,8 +100,6 @@ pub fn may_take_over(table: &Table, me: NodeId, alive: impl Fn(NodeId) -> bool) 
                     .all(|assignment| assignment.epoch == Epoch(0) || assignment.isr.contains(&me));
             !table.ever_three && alone && complete
         }
-        Survival::Takeover => {
-            !others().any(|member| member.node < me && able(member) && alive(member.node))
-        }
+        Survival::Takeover => !others().any(|member| member.node < me && able(member) && alive(member.node)),
     }
 }

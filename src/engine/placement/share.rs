@@ -35,12 +35,7 @@ pub(super) fn shares(total: usize, weights: &[u64], caps: &[usize]) -> Vec<u64> 
 
 /// Rounds `shares` so that they add up to `total`: down or up, up first for those that `held` more
 /// already, then for the largest remainders. Nobody gets more than its cap.
-pub(super) fn apportion(
-    total: usize,
-    shares: &[u64],
-    held: &[usize],
-    caps: &[usize],
-) -> Vec<usize> {
+pub(super) fn apportion(total: usize, shares: &[u64], held: &[usize], caps: &[usize]) -> Vec<usize> {
     let parts = PARTS as u64;
     let mut due: Vec<usize> = shares.iter().map(|share| (share / parts) as usize).collect();
     let mut order: Vec<usize> = (0..shares.len()).filter(|&i| due[i] < caps[i]).collect();

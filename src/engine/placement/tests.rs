@@ -131,8 +131,7 @@ fn a_leave_moves_only_what_the_leaver_held() {
         let members = nodes(count);
         let before = desired(&members, PARTITIONS, 2, &[]);
         let gone = members[1].node;
-        let left: Vec<Candidate> =
-            members.iter().filter(|member| member.node != gone).cloned().collect();
+        let left: Vec<Candidate> = members.iter().filter(|member| member.node != gone).cloned().collect();
         let after = desired(&left, PARTITIONS, 2, &before);
         check_even(&left, 2, &after);
         let ideal = copies(&before, gone);
@@ -152,10 +151,7 @@ fn a_dead_nodes_load_falls_on_all_alike() {
                 .iter()
                 .filter(|member| member.node != dead.node)
                 .map(|member| {
-                    before
-                        .iter()
-                        .filter(|set| set.contains(&dead.node) && set.contains(&member.node))
-                        .count()
+                    before.iter().filter(|set| set.contains(&dead.node) && set.contains(&member.node)).count()
                 })
                 .collect();
             let mean = held.iter().sum::<usize>() as f64 / held.len() as f64;
@@ -188,17 +184,14 @@ fn copies_stay_in_distinct_zones() {
         for set in &placed {
             assert_eq!(set.iter().map(zone).collect::<BTreeSet<_>>().len(), replicas);
         }
-        let led: Vec<usize> =
-            members.iter().map(|member| primaries(&placed, member.node)).collect();
+        let led: Vec<usize> = members.iter().map(|member| primaries(&placed, member.node)).collect();
         assert!(led.iter().all(|&led| (146..=147).contains(&led)), "{led:?}");
     }
     // Three zones cannot hold four copies apart: distinct nodes still do.
     let placed = desired(&members, PARTITIONS, 4, &[]);
     check(&members, 4, &placed);
-    let in_all_zones = placed
-        .iter()
-        .filter(|set| set.iter().map(zone).collect::<BTreeSet<_>>().len() == 3)
-        .count();
+    let in_all_zones =
+        placed.iter().filter(|set| set.iter().map(zone).collect::<BTreeSet<_>>().len() == 3).count();
     assert!(in_all_zones >= PARTITIONS * 95 / 100, "{in_all_zones}");
 }
 

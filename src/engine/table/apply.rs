@@ -45,21 +45,17 @@ impl Table {
             TableChange::AddLearner { partition, epoch, node } => {
                 let live = self.is_live(*node);
                 self.reign(*partition, *epoch).is_some_and(|assignment| {
-                    let fits = live
-                        && !assignment.holds(*node)
-                        && assignment.ack_set().count() < COPIES_MAX;
+                    let fits = live && !assignment.holds(*node) && assignment.ack_set().count() < COPIES_MAX;
                     if fits {
                         assignment.learners.push(*node);
                     }
                     fits
                 })
             }
-            TableChange::RemoveLearner { partition, epoch, node } => self
-                .reign(*partition, *epoch)
-                .is_some_and(|assignment| take(&mut assignment.learners, *node)),
-            TableChange::Complete { partition, epoch, node } => {
-                self.complete(*partition, *epoch, *node)
+            TableChange::RemoveLearner { partition, epoch, node } => {
+                self.reign(*partition, *epoch).is_some_and(|assignment| take(&mut assignment.learners, *node))
             }
+            TableChange::Complete { partition, epoch, node } => self.complete(*partition, *epoch, *node),
             TableChange::RemoveReplica { partition, epoch, node } => {
                 self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node)
             }
@@ -179,13 +175,7 @@ impl Table {
     }
 
     /// Begins a partition anew, empty on `primary` and `backups`, at the epoch after `epoch`.
-    fn begin(
-        &mut self,
-        partition: PartitionId,
-        epoch: Epoch,
-        primary: NodeId,
-        backups: &[NodeId],
-    ) -> bool {
+    fn begin(&mut self, partition: PartitionId, epoch: Epoch, primary: NodeId, backups: &[NodeId]) -> bool {
         let mut owners = Vec::with_capacity(1 + backups.len().min(COPIES_MAX));
         for &node in std::iter::once(&primary).chain(backups) {
             if !self.is_live(node) || owners.contains(&node) || owners.len() == COPIES_MAX {
@@ -197,8 +187,7 @@ impl Table {
         let fits = assignment.epoch == epoch;
         if fits {
             let epoch = epoch.next();
-            *assignment =
-                Assignment { epoch, origin: epoch, primary, isr: owners, learners: Vec::new() };
+            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, learners: Vec::new() };
         }
         fits
     }
@@ -218,8 +207,7 @@ impl Table {
     /// Invariant (f): whether enough live complete copies remain without that of `node`.
     fn may_remove(&self, partition: PartitionId, node: NodeId) -> bool {
         let Some(assignment) = self.assignment(partition) else { return false };
-        let remaining =
-            assignment.isr.iter().filter(|&&other| other != node && self.is_live(other)).count();
+        let remaining = assignment.isr.iter().filter(|&&other| other != node && self.is_live(other)).count();
         let needed = if self.is_live(node) { self.replicas_wanted() } else { 1 };
         remaining >= needed.max(1)
     }
@@ -229,13 +217,7 @@ impl Table {
             .is_some_and(|assignment| assignment.primary != node && take(&mut assignment.isr, node))
     }
 
-    fn failover(
-        &mut self,
-        partition: PartitionId,
-        epoch: Epoch,
-        primary: NodeId,
-        isr: &[NodeId],
-    ) -> bool {
+    fn failover(&mut self, partition: PartitionId, epoch: Epoch, primary: NodeId, isr: &[NodeId]) -> bool {
         let live = isr.iter().all(|&node| self.is_live(node));
         self.reign(partition, epoch).is_some_and(|assignment| {
             let fits = live

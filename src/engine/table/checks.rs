@@ -1,9 +1,7 @@
 //! What must be true of every table: asserted by debug builds, tests and the simulator.
 
 use super::apply::is_distinct;
-use super::{
-    COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table,
-};
+use super::{COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table};
 use crate::engine::ids::{Epoch, PartitionId};
 
 impl Table {
@@ -51,9 +49,7 @@ impl Table {
             return fail("a copy on a stranger");
         }
         // A primary that left last has taken its copy with it; any other is in sync with itself.
-        if self.members.contains_key(&assignment.primary)
-            && !assignment.isr.contains(&assignment.primary)
-        {
+        if self.members.contains_key(&assignment.primary) && !assignment.isr.contains(&assignment.primary) {
             return fail("the primary is not in sync");
         }
         if assignment.origin == Epoch(0) || assignment.origin > assignment.epoch {

@@ -23,8 +23,7 @@ const P: PartitionId = PartitionId(0);
 
 /// Members 1 to `count`; partition 0 on 1 (primary) and 2.
 fn table(count: u64) -> Table {
-    let settings =
-        ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let settings = ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
     let mut table = Table::new(Incarnation(1), settings);
     for id in 1..=count {
         assert!(one(&mut table, TableChange::PutMember(member(id))));
@@ -214,9 +213,8 @@ fn three_at_once_are_remembered() {
 #[test]
 fn maps_and_names_are_bounded() {
     let mut table = table(2);
-    let define = |name: String| {
-        TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() })
-    };
+    let define =
+        |name: String| TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() });
     assert!(!one(&mut table, define(String::new())));
     assert!(!one(&mut table, define("x".repeat(NAME_BYTES_MAX + 1))));
     let entry: TableEntry = (0..=MAP_COUNT_MAX).map(|i| define(format!("map {i}"))).collect();

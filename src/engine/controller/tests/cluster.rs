@@ -5,9 +5,7 @@ use crate::engine::controller::{
     Controller, ControllerConfig, ControllerOutput, Order, Report, Sealed, SealedPartition,
 };
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence};
-use crate::engine::table::{
-    ClusterSettings, Member, MemberStatus, Survival, Table, TableChange, TableEntry,
-};
+use crate::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableChange, TableEntry};
 use crate::engine::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -326,8 +324,7 @@ impl Cluster {
                         .is_none_or(|promised| *promised <= assignment.epoch)
             };
             let takers: Vec<NodeId> = assignment.isr.iter().copied().filter(accepts).collect();
-            let whole =
-                takers.len() == assignment.isr.len() && assignment.learners.iter().all(accepts);
+            let whole = takers.len() == assignment.isr.len() && assignment.learners.iter().all(accepts);
             let last = self.copy(assignment.primary, partition) + 1;
             for node in takers {
                 if let Some(fake) = self.nodes.get_mut(&node) {
@@ -385,8 +382,7 @@ impl Cluster {
         }
         for (partition, old) in before.partition_ids().zip(&before.partitions) {
             let new = &self.table.partitions[partition.index()];
-            let live =
-                |isr: &[NodeId]| isr.iter().filter(|&&node| self.table.is_live(node)).count();
+            let live = |isr: &[NodeId]| isr.iter().filter(|&&node| self.table.is_live(node)).count();
             let (had, has) = (live(&old.isr), live(&new.isr));
             assert!(
                 has >= had || has >= self.table.replicas_wanted(),
@@ -398,8 +394,7 @@ impl Cluster {
     /// Whether the table is at its goal.
     pub(super) fn is_converged(&self) -> bool {
         let status = self.controller.status();
-        let leavers =
-            self.table.members.values().any(|member| member.status == MemberStatus::Leaving);
+        let leavers = self.table.members.values().any(|member| member.status == MemberStatus::Leaving);
         self.table.partitions.iter().all(|assignment| assignment.epoch > Epoch(0))
             && status.dead.is_empty()
             && status.under_replicated.is_empty()

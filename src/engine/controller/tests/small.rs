@@ -110,11 +110,7 @@ fn who_lacks_copies_or_was_buried_does_not_take_over() {
     let epoch = table.partitions[0].epoch;
     set(&mut table, 2, MemberStatus::Down);
     assert!(!may_take_over(&table, NodeId(2), |_| false));
-    table.apply(&[TableChange::RemoveReplica {
-        partition: PartitionId(0),
-        epoch,
-        node: NodeId(2),
-    }]);
+    table.apply(&[TableChange::RemoveReplica { partition: PartitionId(0), epoch, node: NodeId(2) }]);
     set(&mut table, 2, MemberStatus::Up);
     assert!(!may_take_over(&table, NodeId(2), |_| false));
     assert!(may_take_over(&table, NodeId(1), |_| false));
