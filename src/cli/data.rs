@@ -43,8 +43,7 @@ impl Connection {
     /// Fails if the secret or the certificates can't be used.
     pub fn config(&self) -> Result<ClientConfig, Failure> {
         let secret = std::env::var("RINGDOVE_SECRET").ok().filter(|_| self.certs.is_none());
-        let credentials =
-            Credentials::choose(self.secret_file.as_deref(), secret, self.certs.as_deref())?;
+        let credentials = Credentials::choose(self.secret_file.as_deref(), secret, self.certs.as_deref())?;
         let mut seeds: Vec<String> = self.quic.iter().map(HostPort::to_string).collect();
         if seeds.is_empty() {
             seeds.push("127.0.0.1:7379".to_owned());
@@ -224,9 +223,11 @@ pub fn run(command: DataCommand) -> Outcome {
             let ms = at.what.ttl.0.to_string();
             condition(&at.connection, &[b"PEXPIRE", at.what.key.as_bytes(), ms.as_bytes()], "no such key")
         }
-        C::Persist(at) => {
-            condition(&at.connection, &[b"PERSIST", at.what.key.as_bytes()], "no such key, or it has no expiry")
-        }
+        C::Persist(at) => condition(
+            &at.connection,
+            &[b"PERSIST", at.what.key.as_bytes()],
+            "no such key, or it has no expiry",
+        ),
         C::Scan(at) => scan(&at),
         C::Count(at) => one(&at.connection, &[b"DBSIZE"]),
         C::Cas(at) => cas(&at),

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// How long a child may take from its start to its ready line.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,6 +61,8 @@ async fn cluster(args: DevArgs) -> Outcome {
 /// A running child. Dropping it kills the process.
 struct DevNode {
     child: Child,
+    /// Held open: its end tells the child that we are gone.
+    _lifeline: ChildStdin,
     at: Listening,
 }
 
@@ -96,8 +98,9 @@ async fn start(args: &DevArgs) -> Result<Vec<DevNode>, Failure> {
 
 /// Waits for a child's ready line; what it prints later is passed on.
 async fn ready(mut child: Child) -> Result<DevNode, Failure> {
-    let Some(stdout) = child.stdout.take() else {
-        return Err(Failure("a node has no standard output".to_owned()));
+    // Taken out of the child, as waiting for the child would close it.
+    let (Some(stdout), Some(lifeline)) = (child.stdout.take(), child.stdin.take()) else {
+        return Err(Failure("a node has no pipes to it".to_owned()));
     };
     let mut lines = BufReader::new(stdout).lines();
     let wait = async {
@@ -115,7 +118,7 @@ async fn ready(mut child: Child) -> Result<DevNode, Failure> {
                     println!("{line}");
                 }
             });
-            Ok(DevNode { child, at })
+            Ok(DevNode { child, _lifeline: lifeline, at })
         }
         Ok(Ok(None)) => {
             let status = child.wait().await?;

@@ -105,7 +105,9 @@ mod tests {
     fn help_teaches() {
         let mut command = Cli::command();
         let node = command.find_subcommand_mut("node").unwrap().render_long_help().to_string();
-        for heading in ["Cluster:", "Addresses:", "Security:", "Memory:", "Clients:", "Operation:", "Examples:"] {
+        for heading in
+            ["Cluster:", "Addresses:", "Security:", "Memory:", "Clients:", "Operation:", "Examples:"]
+        {
             assert!(node.contains(heading), "{heading} is missing in\n{node}");
         }
         for key in ringdove::config::Settings::KEYS {

@@ -84,7 +84,9 @@ async fn serve(config: NodeConfig, exit_with_stdin: bool) -> Outcome {
     };
     node.stop().await;
     if !drained {
-        return Err(Failure("--drain-timeout passed with partitions still here; left without handing them over".to_owned()));
+        return Err(Failure(
+            "--drain-timeout passed with partitions still here; left without handing them over".to_owned(),
+        ));
     }
     eprintln!("ringdove: left the cluster");
     Ok(ExitCode::SUCCESS)

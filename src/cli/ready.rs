@@ -1,9 +1,9 @@
 //! The lines that a node prints when it listens and when it serves, for programs that start nodes.
 
 use ringdove::drivers::node::serve::Addresses;
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::fmt;
 
 /// Where a node listens. Printed as `ringdove listening node=… name=… resp=… quic=… admin=…` as
 /// soon as it does, and with `ready` for `listening` once it is a member and serves. Fields may be

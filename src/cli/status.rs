@@ -93,11 +93,15 @@ fn headline(status: &ClusterStatus, text: &mut String) -> std::fmt::Result {
 }
 
 fn members(status: &ClusterStatus, text: &mut String) -> std::fmt::Result {
-    let header = ["NAME", "STATUS", "ZONE", "PRIMARY", "BACKUP", "KEYS", "MEMORY", "OPS/S", "RTT", "LAG", "QUIC", "RESP"];
+    let header = [
+        "NAME", "STATUS", "ZONE", "PRIMARY", "BACKUP", "KEYS", "MEMORY", "OPS/S", "RTT", "LAG", "QUIC",
+        "RESP",
+    ];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(status.members.iter().map(|member| row(status, member)));
-    let widths: Vec<usize> =
-        (0..header.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
     for row in rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {

@@ -306,7 +306,10 @@ impl NodeConfig {
             );
         }
         if self.weight == 0 && self.seeds.is_empty() {
-            return conflict("witness", "a witness holds no partition, so it can't start a cluster: give it a --seed");
+            return conflict(
+                "witness",
+                "a witness holds no partition, so it can't start a cluster: give it a --seed",
+            );
         }
         if self.resp == self.admin && self.resp.port() != 0 {
             return conflict("admin", format!("{} is the RESP address already", self.admin));
@@ -362,19 +365,13 @@ impl NodeConfig {
             ));
         }
         if open(self.resp) && self.require_pass.is_some() && self.resp_tls == RespTls::Off {
-            warnings.push(format!(
-                "passwords and values cross {} in the clear: set --resp-tls",
-                self.resp
-            ));
+            warnings.push(format!("passwords and values cross {} in the clear: set --resp-tls", self.resp));
         }
         if open(self.admin) {
             warnings.push(format!("the admin page at {} asks for no password", self.admin));
         }
         if self.eviction != Eviction::NoEviction && self.memory_bytes_max == 0 {
-            warnings.push(format!(
-                "--eviction {} never acts without --max-memory",
-                self.eviction.as_str()
-            ));
+            warnings.push(format!("--eviction {} never acts without --max-memory", self.eviction.as_str()));
         }
         warnings
     }
@@ -442,9 +439,7 @@ fn size_setting(
     match given {
         None => Ok(default),
         Some(ByteSize(bytes)) if (1..=limit).contains(&bytes) => Ok(bytes as u32),
-        Some(ByteSize(bytes)) => {
-            conflict(key, format!("{bytes} bytes is not from 1 to {limit} bytes"))
-        }
+        Some(ByteSize(bytes)) => conflict(key, format!("{bytes} bytes is not from 1 to {limit} bytes")),
     }
 }
 

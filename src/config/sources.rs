@@ -89,9 +89,7 @@ struct Variables {
 }
 
 impl Variables {
-    fn read(
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Variables, ConfigError> {
+    fn read(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Variables, ConfigError> {
         let mut variables = Variables::default();
         for (variable, value) in environment {
             let Some(variable) = variable.to_str().filter(|v| v.starts_with(PREFIX)) else { continue };
@@ -132,10 +130,7 @@ fn is_foreign(name: &str) -> bool {
 }
 
 /// Reads a TOML file, noting the line of every key.
-fn read_file(
-    path: &Path,
-    origins: &mut BTreeMap<&'static str, Origin>,
-) -> Result<Settings, ConfigError> {
+fn read_file(path: &Path, origins: &mut BTreeMap<&'static str, Origin>) -> Result<Settings, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let refused = |at: usize, reason: String| {
@@ -156,8 +151,7 @@ fn read_file(
     for (name, value) in table.get_ref() {
         let at = name.span().start;
         let name = name.get_ref().as_ref();
-        let key = known(&name.replace('-', "_"))
-            .ok_or_else(|| refused(at, unknown("key", name)))?;
+        let key = known(&name.replace('-', "_")).ok_or_else(|| refused(at, unknown("key", name)))?;
         if origins.contains_key(key) {
             return Err(refused(at, format!("`{}` is set twice", spelled(key))));
         }

@@ -90,8 +90,7 @@ fn every_setting_can_come_from_every_source() {
         ("log-format", "plain"),
     ];
     let covered: Vec<String> = all.iter().map(|(key, _)| key.replace('-', "_")).collect();
-    let missing: Vec<_> =
-        Settings::KEYS.iter().filter(|key| !covered.iter().any(|c| c == *key)).collect();
+    let missing: Vec<_> = Settings::KEYS.iter().filter(|key| !covered.iter().any(|c| c == *key)).collect();
     assert_eq!(missing, [&"certs"], "`certs` excludes `secret-file`");
 
     let flags: Vec<String> = all.iter().map(|(key, value)| format!("--{key}={value}")).collect();
@@ -137,8 +136,14 @@ fn the_file_is_refused_with_line_and_reason() {
         refusal("name = 'a'\n\nmax-memry = '1gb'\n"),
         "FILE, line 3: unknown key `max-memry`; did you mean `max-memory`?\n  3 | max-memry = '1gb'"
     );
-    assert!(refusal("zebra-crossing = 1").contains("line 1: unknown key `zebra-crossing`; `ringdove node --help`"));
-    assert!(refusal("name = 'a'\nmax-memory = '12 parsecs'").starts_with("FILE, line 2: `12 parsecs` is not a size"));
+    assert!(
+        refusal("zebra-crossing = 1")
+            .contains("line 1: unknown key `zebra-crossing`; `ringdove node --help`")
+    );
+    assert!(
+        refusal("name = 'a'\nmax-memory = '12 parsecs'")
+            .starts_with("FILE, line 2: `12 parsecs` is not a size")
+    );
     assert!(refusal("\npartitions = 1000").starts_with("FILE, line 2: `1000` is not a power of two"));
     assert!(refusal("name = ['a', 'b']").starts_with("FILE, line 1: takes one value"));
     assert!(refusal("name = 2026-01-01").starts_with("FILE, line 1: is of type datetime"));
@@ -157,7 +162,10 @@ fn variables_are_refused_by_name() {
         refused("RINGDOVE_REPLICA", "3"),
         "RINGDOVE_REPLICA: unknown setting `replica`; did you mean `replicas`?"
     );
-    assert!(refused("RINGDOVE_REPLICAS", "9").starts_with("RINGDOVE_REPLICAS: `9` is not a whole number from 1 to 8"));
+    assert!(
+        refused("RINGDOVE_REPLICAS", "9")
+            .starts_with("RINGDOVE_REPLICAS: `9` is not a whole number from 1 to 8")
+    );
     assert!(load(&[], &[("RINGDOVE_SERVICE_HOST", "10.0.0.1")]).is_ok());
 }
 
@@ -183,7 +191,12 @@ fn one_copy_in_all_is_allowed() {
 
 #[test]
 fn other_machines_need_a_secret() {
-    for open in [["--resp", "0.0.0.0:0"], ["--quic", "[::]:0"], ["--admin", "10.1.2.3:0"], ["--advertise", "db1.lan:1"]] {
+    for open in [
+        ["--resp", "0.0.0.0:0"],
+        ["--quic", "[::]:0"],
+        ["--admin", "10.1.2.3:0"],
+        ["--advertise", "db1.lan:1"],
+    ] {
         let reason = load(&open, &[]).unwrap_err();
         assert!(reason.starts_with(&format!("{}: ", open[0])), "{reason}");
         assert!(reason.contains("--secret-file"), "{reason}");
@@ -202,12 +215,17 @@ fn secrets_are_read_and_never_shown() {
     assert!(!format!("{loaded:?}").contains("horse"));
 
     let short = load(&[], &[("RINGDOVE_SECRET", "hunter2")]).unwrap_err();
-    assert!(short.starts_with("RINGDOVE_SECRET: ") && short.contains("at least 16") && !short.contains("hunter2"), "{short}");
+    assert!(
+        short.starts_with("RINGDOVE_SECRET: ") && short.contains("at least 16") && !short.contains("hunter2"),
+        "{short}"
+    );
     let both = load(&["--secret-file", path, "--certs", "certs"], &[]).unwrap_err();
     assert!(both.starts_with("--certs: give either"), "{both}");
     assert!(load(&["--secret-file", "/nowhere/secret"], &[]).unwrap_err().contains("/nowhere/secret"));
     let empty = file("\n");
-    assert!(load(&["--require-pass-file", empty.path().to_str().unwrap()], &[]).unwrap_err().contains("is empty"));
+    assert!(
+        load(&["--require-pass-file", empty.path().to_str().unwrap()], &[]).unwrap_err().contains("is empty")
+    );
 }
 
 #[test]

@@ -23,9 +23,8 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ByteSize, String> {
-        let wrong = || {
-            format!("`{text}` is not a size: write a number and a unit, such as 512mb, 2GiB or 4096")
-        };
+        let wrong =
+            || format!("`{text}` is not a size: write a number and a unit, such as 512mb, 2GiB or 4096");
         let (number, unit) = split_unit(text);
         let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 1,
@@ -83,7 +82,9 @@ impl FromStr for Millis {
 
     fn from_str(text: &str) -> Result<Millis, String> {
         let wrong = || {
-            format!("`{text}` is not a length of time: write a number and a unit, such as 250ms, 5s, 2m or 1h")
+            format!(
+                "`{text}` is not a length of time: write a number and a unit, such as 250ms, 5s, 2m or 1h"
+            )
         };
         let (number, unit) = split_unit(text);
         let factor = match unit {
@@ -151,9 +152,8 @@ impl FromStr for HostPort {
             None => text.rsplit_once(':').ok_or_else(wrong)?,
         };
         let is_v6 = text.starts_with('[');
-        let is_name = |host: &str| {
-            host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-        };
+        let is_name =
+            |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         let host_fits = if is_v6 { host.parse::<std::net::Ipv6Addr>().is_ok() } else { is_name(host) };
         if host.is_empty() || host.len() > 253 || !host_fits {
             return Err(wrong());
@@ -219,9 +219,7 @@ impl FromStr for PartitionCount {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim().parse::<u16>() {
-            Ok(count)
-                if count.is_power_of_two() && count <= crate::engine::ids::PARTITION_COUNT_MAX =>
-            {
+            Ok(count) if count.is_power_of_two() && count <= crate::engine::ids::PARTITION_COUNT_MAX => {
                 Ok(PartitionCount(count))
             }
             _ => Err(format!("`{text}` is not a power of two from 1 to 16384")),
@@ -341,7 +339,9 @@ impl FromStr for LogFilter {
     fn from_str(text: &str) -> Result<LogFilter, String> {
         match tracing_subscriber::EnvFilter::try_new(text) {
             Ok(_) => Ok(LogFilter(text.to_owned())),
-            Err(error) => Err(format!("`{text}` is not a log filter such as info or info,ringdove=debug: {error}")),
+            Err(error) => {
+                Err(format!("`{text}` is not a log filter such as info or info,ringdove=debug: {error}"))
+            }
         }
     }
 }

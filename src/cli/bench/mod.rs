@@ -139,7 +139,9 @@ fn drive(target: &Target, plan: &Plan, budget: &Arc<Budget>) -> Result<Measured,
                 block_on(async move {
                     match &target {
                         Target::Resp(target) => resp::load(target, &plan, &budget, clients, seed).await,
-                        Target::Quic(connection) => quic::load(connection, &plan, &budget, clients, seed).await,
+                        Target::Quic(connection) => {
+                            quic::load(connection, &plan, &budget, clients, seed).await
+                        }
                     }
                 })
             })

@@ -16,9 +16,9 @@ impl FromStr for Ratio {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Ratio, String> {
-        let parsed = text.split_once(':').and_then(|(gets, sets)| {
-            Some(Ratio { gets: gets.parse().ok()?, sets: sets.parse().ok()? })
-        });
+        let parsed = text
+            .split_once(':')
+            .and_then(|(gets, sets)| Some(Ratio { gets: gets.parse().ok()?, sets: sets.parse().ok()? }));
         let is_fit = |ratio: &Ratio| (1..=1_000_000).contains(&ratio.gets.saturating_add(ratio.sets));
         parsed.filter(is_fit).ok_or_else(|| format!("`{text}` is not GETS:SETS, such as 9:1 or 0:1"))
     }
@@ -144,7 +144,14 @@ mod tests {
     use super::*;
 
     fn plan(ratio: &str) -> Plan {
-        Plan { keys: 100, ratio: ratio.parse().unwrap(), value: Arc::from(*b"v"), pipeline: 7, clients: 1, threads: 1 }
+        Plan {
+            keys: 100,
+            ratio: ratio.parse().unwrap(),
+            value: Arc::from(*b"v"),
+            pipeline: 7,
+            clients: 1,
+            threads: 1,
+        }
     }
 
     #[test]
@@ -159,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_exactly() {
-        let (mut ops, plan, budget, mut batch) = (Ops::new(1), plan("1:1"), Budget::requests(100), Vec::new());
+        let (mut ops, plan, budget, mut batch) =
+            (Ops::new(1), plan("1:1"), Budget::requests(100), Vec::new());
         let mut sent = 0;
         loop {
             ops.next_batch(&plan, &budget, &mut batch);

@@ -103,7 +103,11 @@ pub fn table(nodes: usize, tick: u64) -> PartitionsStatus {
             PartitionView {
                 epoch: 3,
                 primary: Some(if is_healing(nodes) && n == 77 { id(nodes - 1) } else { id(primary) }),
-                backups: if attaching || (is_healing(nodes) && n == 77) { vec![] } else { backup.clone().into_iter().collect() },
+                backups: if attaching || (is_healing(nodes) && n == 77) {
+                    vec![]
+                } else {
+                    backup.clone().into_iter().collect()
+                },
                 learners: if attaching && n != 77 { backup.into_iter().collect() } else { vec![] },
             }
         })
@@ -125,7 +129,8 @@ pub async fn answer(nodes: usize, mut requests: mpsc::Receiver<AdminRequest>) {
             AdminRequest::Cluster(answer) => answer.send(cluster(nodes, tick)).is_err(),
             AdminRequest::Partitions(answer) => answer.send(table(nodes, tick)).is_err(),
             AdminRequest::Readiness(answer) => {
-                let reasons = if is_healing(nodes) { vec!["3 copies are not in sync".to_owned()] } else { vec![] };
+                let reasons =
+                    if is_healing(nodes) { vec!["3 copies are not in sync".to_owned()] } else { vec![] };
                 answer.send(Readiness { ready: reasons.is_empty(), reasons }).is_err()
             }
             AdminRequest::Metrics(answer) => {

@@ -148,10 +148,8 @@ pub fn describe(status: &ClusterStatus, metrics: &mut Metrics) {
             rtt = rtt.sample(&[("peer", &member.name)], us as f64 / 1e6);
         }
     }
-    let mut lag = metrics.gauge(
-        "ringdove_replication_lag_records",
-        "Records sent to a peer and not yet acknowledged.",
-    );
+    let mut lag =
+        metrics.gauge("ringdove_replication_lag_records", "Records sent to a peer and not yet acknowledged.");
     for member in status.members.iter().filter(|member| member.node != status.node) {
         lag = lag.sample(&[("peer", &member.name)], member.replication_lag_records as f64);
     }

@@ -20,7 +20,8 @@ async fn start_with(source: AdminSource) -> SocketAddr {
 /// Status line and headers in lower case, and the body.
 async fn request(address: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let text = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let text =
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -75,7 +76,8 @@ async fn only_reads_are_answered_and_all_answers_are_guarded() {
     ] {
         let (head, _) = request(address, method, path).await;
         assert!(head.starts_with(&format!("http/1.1 {status}")), "{method} {path}: {head}");
-        for name in ["content-security-policy", "x-frame-options", "x-content-type-options", "cache-control"] {
+        for name in ["content-security-policy", "x-frame-options", "x-content-type-options", "cache-control"]
+        {
             assert!(head.contains(&format!("\r\n{name}: ")), "{method} {path} lacks {name}");
         }
         assert!(!head.contains("access-control"), "{method} {path}");
@@ -115,7 +117,8 @@ fn the_page_names_no_other_server() {
 #[tokio::test]
 #[ignore = "serves a page for people to look at"]
 async fn serve_the_page() {
-    let number = |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let number =
+        |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (source, requests) = mpsc::channel(REQUESTS_MAX);
     tokio::spawn(fake::answer(number("RINGDOVE_TEST_NODES", 3) as usize, requests));
     let listener = TcpListener::bind(("127.0.0.1", number("RINGDOVE_TEST_PORT", 9379) as u16)).await.unwrap();
