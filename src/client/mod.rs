@@ -19,6 +19,8 @@
 mod calls;
 mod config;
 mod dial;
+#[cfg(test)]
+pub(crate) mod fake_cluster;
 mod link;
 mod nodes;
 mod numbering;

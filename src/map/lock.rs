@@ -4,6 +4,7 @@ use super::options::millis;
 use super::{Caller, reply};
 use crate::engine::ids::{Epoch, Incarnation, MapId, Sequence};
 use crate::engine::resp::Reply;
+use crate::engine::store::FencingToken;
 use crate::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -12,18 +13,6 @@ use tokio::time::Instant;
 /// The shortest and the longest pause between two tries to take a lock.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-
-/// Grows with every holder of a lock. A resource that keeps the highest token it has seen, and
-/// refuses lower ones, is safe from a holder that went on after its lease ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencingToken {
-    /// The life of the cluster.
-    pub incarnation: Incarnation,
-    /// The reign of the partition's primary.
-    pub epoch: Epoch,
-    /// The place in the partition's log.
-    pub sequence: Sequence,
-}
 
 /// A lock held, until its lease runs out.
 ///
@@ -83,7 +72,8 @@ impl<C: Caller> Lock<C> {
         }
     }
 
-    /// The token to show to what the lock protects.
+    /// The token to show to what the lock protects. A resource that keeps the highest token it has
+    /// seen, and refuses lower ones, is safe from a holder that went on after its lease ran out.
     pub fn token(&self) -> FencingToken {
         self.token
     }

@@ -18,9 +18,10 @@ mod scan;
 mod tests;
 mod value;
 
+pub use crate::engine::store::FencingToken;
 pub use counter::Counter;
 pub use key::{Coded, Key};
-pub use lock::{FencingToken, Lock};
+pub use lock::Lock;
 pub use options::{MapOptions, SetOptions, SetOutcome, TimeToLive};
 pub use scan::Scan;
 pub use value::{Raw, Text, Value};
