@@ -68,7 +68,10 @@ enum Success {
 /// A call under way.
 struct Attempts<'a> {
     call: Call<'a>,
+    /// The partition of its first key.
     partition: Option<PartitionId>,
+    /// Whether it runs at that partition and nowhere else.
+    whole: bool,
     /// Sending it again, after it may have run, can't do harm.
     repeatable: bool,
     number: Option<Number<'a>>,
@@ -269,7 +272,7 @@ impl Client {
         };
         let room = async {
             let number = match partition {
-                Some(partition) if routing.numbered => Some(inner.numbering.take(partition).await),
+                Some(partition) if routing.is_numbered() => Some(inner.numbering.take(partition).await),
                 _ => None,
             };
             // Never closed, so that acquiring has no way to fail.
@@ -284,6 +287,7 @@ impl Client {
         let mut attempts = Attempts {
             call,
             partition,
+            whole: routing.whole,
             repeatable: !routing.write || number.is_some(),
             number,
             first_sent: None,
@@ -371,8 +375,8 @@ impl Attempts<'_> {
             Call::Command { map, args } => {
                 let first_sent = *self.first_sent.get_or_insert(now);
                 let exactly_once = self.number.as_ref().map(|number| number.tag(now - first_sent));
-                let head =
-                    RequestHead { id: 0, map: *map, partition: self.partition, exactly_once };
+                let partition = self.partition.filter(|_| self.whole);
+                let head = RequestHead { id: 0, map: *map, partition, exactly_once };
                 link.send(head, args)
             }
         }

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 const PARTITIONS: u16 = 4;
@@ -205,6 +205,13 @@ impl FakeCluster {
         self.changed.send_replace(version);
     }
 
+    /// Says that a node is to be found at this address.
+    pub(crate) fn locate(&self, node: usize, quic: SocketAddr) {
+        if let Some(member) = self.state().table.members.get_mut(&node_id(node)) {
+            member.quic = quic;
+        }
+    }
+
     /// Moves the clock that expiry follows.
     pub(crate) fn pass(&self, time: Duration) {
         self.state().clock_ms += u64::try_from(time.as_millis()).unwrap();
@@ -215,7 +222,7 @@ impl FakeCluster {
     }
 
     /// Drives one connection of a node until it breaks.
-    async fn serve(self, node: usize, mut stream: DuplexStream) {
+    pub(crate) async fn serve(self, node: usize, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut changed = self.changed.subscribe();
         let mut session = ClientSession::new(SessionLimits::default(), self.state().view());
         let mut host = Host { cluster: self.clone(), node, done: Vec::new(), fate: Fate::GoOn };

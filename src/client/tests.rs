@@ -1,12 +1,21 @@
 //! The client against a fake cluster, with faults.
 
-use super::Client;
+use super::{Client, ClientConfig};
 use super::fake_cluster::{FakeCluster, Fault};
+use crate::drivers::clock::Clock;
+use crate::drivers::pki::{Secret, Trust};
+use crate::drivers::quic::{
+    self, ClientConnection, DownReason, Hello, Links, LocalFuture, Mesh, MeshConfig,
+};
 use crate::engine::client_wire::{Outcome, Refusal};
-use crate::engine::ids::{MapId, TableVersion};
+use crate::engine::frame::Class;
+use crate::engine::ids::{MapId, NodeId, TableVersion};
 use crate::engine::resp::Reply;
 use crate::engine::table::MapDefaults;
 use crate::error::{Error, WriteOutcome};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 async fn run(client: &Client, command: &str) -> Result<Reply, Error> {
@@ -207,7 +216,7 @@ async fn nobody_to_talk_to_is_said_with_the_reason() {
     assert!(matches!(&error, Error::NotAuthorised(why) if why.contains("not trusted")), "{error}");
 
     let cluster = FakeCluster::new(1);
-    let config = super::ClientConfig::new(["127.0.0.1:9001"]).deadline(Duration::from_millis(30));
+    let config = ClientConfig::new(["127.0.0.1:9001"]).deadline(Duration::from_millis(30));
     let error = Client::connect_by(config, Box::new(cluster.clone())).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable(why) if why.contains("nobody there")), "{error}");
 }
@@ -226,4 +235,59 @@ async fn little_room_is_shared_by_all() {
         assert_eq!(write.await.unwrap(), ok());
     }
     assert_eq!(run(&client, "STRLEN key3").await, Ok(Reply::Integer(200 << 10)));
+}
+
+/// The clients' door of a real node, behind which is the fake cluster.
+struct Door(FakeCluster);
+
+impl Links for Door {
+    fn client(&self, connection: ClientConnection) {
+        let cluster = self.0.clone();
+        tokio::task::spawn_local(async move {
+            let stream = tokio::io::join(connection.recv, connection.send);
+            cluster.serve(0, stream).await;
+            ClientConnection::hang_up(&connection.connection, "done");
+        });
+    }
+    fn link_up(&self, _peer: NodeId, _hello: &Hello, _addr: SocketAddr) {}
+    fn link_down(&self, _peer: NodeId, _reason: DownReason) {}
+    fn frames(&self, _peer: NodeId, _class: Class, _frames: &mut Vec<Bytes>) {}
+    fn datagram(&self, _peer: NodeId, _bytes: Bytes) {}
+    fn request(&self, _peer: NodeId, _body: Bytes) -> LocalFuture<Result<Bytes, quic::Refusal>> {
+        Box::pin(async { Err(quic::Refusal("no requests here".to_owned())) })
+    }
+    fn accepts(&self, _hello: &Hello) -> Result<(), quic::Refusal> {
+        Ok(())
+    }
+}
+
+fn trust(secret: &str) -> Trust {
+    Trust::from_secret(&Secret::new(secret).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn over_quic_it_is_the_same() {
+    tokio::task::LocalSet::new().run_until(serve_over_quic()).await;
+}
+
+async fn serve_over_quic() {
+    let cluster = FakeCluster::new(1);
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = MeshConfig::new(listen, trust("a secret long enough"), NodeId(1), Clock::new());
+    let mesh = Mesh::bind(config, Rc::new(Door(cluster.clone()))).unwrap();
+    let address = mesh.local_addr().unwrap();
+    cluster.locate(0, address);
+    let config = || ClientConfig::new([address.to_string()]);
+
+    let client = Client::connect(config().trust(trust("a secret long enough"))).await.unwrap();
+    assert_eq!(run(&client, "SET a 1").await, ok());
+    cluster.inject([Fault::LoseReply]);
+    assert_eq!(run(&client, "INCRBY a 1").await, Ok(Reply::Integer(2)));
+    let large = "x".repeat(3 << 20);
+    assert_eq!(run(&client, &format!("SET b {large}")).await, ok());
+    assert_eq!(run(&client, "GET b").await, text(&large));
+
+    let error = Client::connect(config().trust(trust("another secret altogether"))).await.unwrap_err();
+    assert!(matches!(error, Error::NotAuthorised(_)), "{error}");
+    mesh.close("done").await;
 }
