@@ -67,8 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The seed of the command line, and the secret of the environment.
 fn config() -> Result<ClientConfig, Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some("--seed"), Some(seed), None) = (args.next().as_deref(), args.next(), args.next())
-    else {
+    let (Some("--seed"), Some(seed), None) = (args.next().as_deref(), args.next(), args.next()) else {
         return Err("usage: quic_client --seed HOST:PORT".into());
     };
     let config = ClientConfig::new([seed]);

@@ -29,6 +29,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Bytes of requests are counted in units, one permit each.
 const UNIT_BYTES: usize = 1 << 10;
+/// Answers of doubt after which a numbered write is not asked about again.
+const DOUBTS_MAX: u32 = 4;
 
 /// A client of a cluster. Clones are cheap and share connections; it is for use from any task or
 /// thread, and its connections live on the tokio runtime it was connected on.
@@ -36,8 +38,8 @@ const UNIT_BYTES: usize = 1 << 10;
 /// Each command goes straight to the primary of its key, many of them together. A command that
 /// can't be answered now (a partition is changing hands, a node died) is tried again until the
 /// deadline. Writes of one partition are numbered, so that a repeated one runs once; what can't be
-/// numbered (`MSET`, or `DEL`, of keys of several slots, `FLUSHALL`) is not sent again once its
-/// fate is in doubt.
+/// numbered (`MSET` or `DEL` of keys of several slots, `FLUSHALL`) is done in parts and not sent
+/// again once a part may have been done.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -78,6 +80,8 @@ struct Attempts<'a> {
     first_sent: Option<Instant>,
     /// It was sent and may have run, and no answer says otherwise.
     in_doubt: bool,
+    /// Answers that said so themselves.
+    doubts: u32,
     /// Why the last try failed, if that was a reason to give to the caller.
     last: Option<Error>,
     avoided: Vec<SocketAddr>,
@@ -112,10 +116,7 @@ impl Client {
     }
 
     /// [`connect`](Self::connect), over channels of any kind.
-    pub(super) async fn connect_by(
-        config: ClientConfig,
-        dialer: Box<dyn Dial>,
-    ) -> Result<Client, Error> {
+    pub(super) async fn connect_by(config: ClientConfig, dialer: Box<dyn Dial>) -> Result<Client, Error> {
         let units = config.in_flight_bytes_max.div_ceil(UNIT_BYTES);
         let client = Client {
             inner: Arc::new(Inner {
@@ -135,7 +136,8 @@ impl Client {
     /// Runs a command on the unnamed map, which Redis clients see. An error reply is an `Err`.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::write_outcome`] says whether a write was done.
+    /// Any [`Error`]; [`Error::write_outcome`] says whether a write was done. Of a write in parts
+    /// (keys of several slots, or none) some may have been done whatever the error.
     pub async fn command(&self, args: &[&[u8]]) -> Result<Reply, Error> {
         self.call_map(MapId(0), args).await
     }
@@ -144,10 +146,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`open_map`](Self::open_map).
-    pub async fn map<K: Key + ?Sized, V: Value>(
-        &self,
-        name: &str,
-    ) -> Result<Map<K, V, Client>, Error> {
+    pub async fn map<K: Key + ?Sized, V: Value>(&self, name: &str) -> Result<Map<K, V, Client>, Error> {
         self.map_with(name, MapOptions::default()).await
     }
 
@@ -264,8 +263,7 @@ impl Client {
             }
             Call::OpenMap { .. } => (Routing::ANYWHERE, UNIT_BYTES),
         };
-        let units =
-            u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(inner.units_max);
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(inner.units_max);
         let partition = match routing.slot {
             Some(slot) => Some(self.view().await?.partition_of(slot)),
             None => None,
@@ -282,8 +280,7 @@ impl Client {
                 inner.in_flight_units.acquire_many(units).await.ok(),
             )
         };
-        let (number, _one, _units) =
-            timeout_at(deadline, room).await.map_err(|_| Error::DeadlineExceeded)?;
+        let (number, _one, _units) = timeout_at(deadline, room).await.map_err(|_| Error::DeadlineExceeded)?;
         let mut attempts = Attempts {
             call,
             partition,
@@ -292,6 +289,7 @@ impl Client {
             number,
             first_sent: None,
             in_doubt: false,
+            doubts: 0,
             last: None,
             avoided: Vec::new(),
             pause: PAUSE_MIN,
@@ -361,8 +359,7 @@ impl Attempts<'_> {
                 } else if !self.repeatable {
                     return Next::Done(Err(Error::InDoubt));
                 }
-                self.last =
-                    Some(Error::Unreachable(format!("{}: connection lost", link.address())));
+                self.last = Some(Error::Unreachable(format!("{}: connection lost", link.address())));
                 Next::Again(Duration::ZERO)
             }
         }
@@ -390,7 +387,9 @@ impl Attempts<'_> {
         from: SocketAddr,
         in_doubt_before: bool,
     ) -> Next {
-        if let Outcome::TryAgain { retry_ms } = outcome {
+        if let Outcome::TryAgain { retry_ms } = outcome
+            && self.repeatable
+        {
             self.in_doubt = in_doubt_before;
             self.last = Some(Error::TryAgain);
             let named = Duration::from_millis(u64::from(retry_ms));
@@ -403,9 +402,9 @@ impl Attempts<'_> {
             Outcome::Refused(Refusal::UnknownMap) => Error::UnknownMap,
             Outcome::Refused(Refusal::MapRefused) => Error::MapRefused(explanation),
             Outcome::Refused(Refusal::TooLarge) => Error::TooLarge(explanation),
-            Outcome::Refused(Refusal::ShuttingDown)
-            | Outcome::TryAgain { .. }
-            | Outcome::Moved { .. } => Error::TryAgain,
+            Outcome::Refused(Refusal::ShuttingDown) | Outcome::TryAgain { .. } | Outcome::Moved { .. } => {
+                Error::TryAgain
+            }
             Outcome::Refused(Refusal::Forgotten) => return Next::Done(Err(Error::InDoubt)),
             Outcome::Ok => Error::UnexpectedReply("no reply".to_owned()),
         };
@@ -415,13 +414,20 @@ impl Attempts<'_> {
     /// What follows from an answer that says the command did not run, or may not have.
     fn after_error(&mut self, error: Error, from: SocketAddr, in_doubt_before: bool) -> Next {
         match error {
-            Error::InDoubt if !self.repeatable => Next::Done(Err(Error::InDoubt)),
             Error::InDoubt => {
+                self.doubts += 1;
+                if !self.repeatable || self.doubts >= DOUBTS_MAX {
+                    return Next::Done(Err(Error::InDoubt));
+                }
                 self.last = Some(Error::InDoubt);
                 Next::Again(self.next_pause())
             }
             // These pass: a failover takes seconds.
             Error::TryAgain | Error::NoReplicas | Error::ClusterDown => {
+                if !self.repeatable {
+                    // One part met with this; others may have been done.
+                    return Next::Done(Err(Error::InDoubt));
+                }
                 self.in_doubt = in_doubt_before;
                 if error == Error::ClusterDown {
                     // Perhaps only this node is cut off.
@@ -454,11 +460,7 @@ impl Attempts<'_> {
 }
 
 impl Caller for Client {
-    fn call(
-        &self,
-        map: MapId,
-        args: &[&[u8]],
-    ) -> impl Future<Output = Result<Reply, Error>> + Send {
+    fn call(&self, map: MapId, args: &[&[u8]]) -> impl Future<Output = Result<Reply, Error>> + Send {
         self.call_map(map, args)
     }
 }

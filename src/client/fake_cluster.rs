@@ -77,12 +77,8 @@ struct Partition {
 impl FakeCluster {
     /// A cluster of `nodes` nodes that share four partitions.
     pub(crate) fn new(nodes: usize) -> FakeCluster {
-        let settings = ClusterSettings {
-            partitions: PARTITIONS,
-            replicas: 1,
-            min_copies: 1,
-            survival: Survival::Auto,
-        };
+        let settings =
+            ClusterSettings { partitions: PARTITIONS, replicas: 1, min_copies: 1, survival: Survival::Auto };
         let mut table = Table::new(Incarnation(1), settings);
         table.version.0 = 1;
         for index in 0..nodes {
@@ -380,10 +376,8 @@ impl State {
                         let reply = self.execute(sub.spec, sub.partition, head.map, &sub.args);
                         replies.push((sub.index, reply));
                     }
-                    let steps: Vec<Step> = replies
-                        .iter()
-                        .map(|(index, reply)| gather.on_reply(*index, reply))
-                        .collect();
+                    let steps: Vec<Step> =
+                        replies.iter().map(|(index, reply)| gather.on_reply(*index, reply)).collect();
                     if replies.is_empty() || steps.contains(&Step::Done) {
                         let mut reply = Vec::new();
                         gather.write_reply(&mut reply);
@@ -437,8 +431,7 @@ impl State {
             limits: Limits::default(),
         };
         let mut log = RecordLog::new();
-        let mut keys =
-            Keyspace::new(&mut home.shard, &mut self.arena, &mut home.hlc, &mut log, context);
+        let mut keys = Keyspace::new(&mut home.shard, &mut self.arena, &mut home.hlc, &mut log, context);
         let mut reply = Vec::new();
         let request = command::Request { args, map, proto: Proto::Resp3 };
         command::execute(spec, request, &mut keys, &mut reply);

@@ -36,9 +36,9 @@ impl Views {
     pub(super) fn adopt(&self, from: SocketAddr, view: ClusterView) {
         let any_version = self.any_version.swap(false, Ordering::Relaxed);
         self.current.send_if_modified(|current| {
-            let news = current.as_ref().is_none_or(|current| {
-                view.supersedes(current) || (any_version && view != **current)
-            });
+            let news = current
+                .as_ref()
+                .is_none_or(|current| view.supersedes(current) || (any_version && view != **current));
             if news {
                 let (incarnation, version) = (view.incarnation(), view.version());
                 tracing::debug!(%from, %incarnation, %version, "new table");
@@ -72,9 +72,8 @@ impl Views {
     pub(super) async fn newer(&self, than: &ClusterView, version: TableVersion, wait: Duration) {
         let mut current = self.current.subscribe();
         let reached = current.wait_for(|view| {
-            view.as_ref().is_some_and(|view| {
-                view.version() >= version || view.incarnation() != than.incarnation()
-            })
+            view.as_ref()
+                .is_some_and(|view| view.version() >= version || view.incarnation() != than.incarnation())
         });
         // Without news the caller tries again with what it knows.
         let _ = tokio::time::timeout(wait, reached).await;
@@ -158,8 +157,7 @@ impl Nodes {
     ) -> Result<Link, NobodyLeft> {
         let mut failures = NobodyLeft::default();
         let view = self.views.current();
-        let primary =
-            view.as_ref().zip(partition).and_then(|(view, partition)| view.primary(partition));
+        let primary = view.as_ref().zip(partition).and_then(|(view, partition)| view.primary(partition));
         if let Some(primary) = primary
             && let Some(link) = self.try_link(primary.quic, avoided, &mut failures).await
         {
@@ -179,9 +177,7 @@ impl Nodes {
             let addresses = match tokio::net::lookup_host(seed).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
-                    failures
-                        .0
-                        .push(DialFailure { why: format!("{seed}: {error}"), hopeless: false });
+                    failures.0.push(DialFailure { why: format!("{seed}: {error}"), hopeless: false });
                     continue;
                 }
             };
@@ -236,8 +232,7 @@ impl Nodes {
         let failure = match dialled {
             Ok(Ok(channel)) => {
                 *failed = None;
-                let (link, task) =
-                    Link::new(address, channel, self.views.clone(), self.silence_max);
+                let (link, task) = Link::new(address, channel, self.views.clone(), self.silence_max);
                 let task = self.runtime.spawn(task).abort_handle();
                 self.keep(Running { link: link.clone(), task });
                 return Ok(link);
@@ -266,10 +261,8 @@ impl Nodes {
 
     fn open_link_but(&self, avoided: &[SocketAddr]) -> Option<Link> {
         let links = lock(&self.links);
-        let mut usable = links
-            .values()
-            .map(|running| &running.link)
-            .filter(|link| !avoided.contains(&link.address()));
+        let mut usable =
+            links.values().map(|running| &running.link).filter(|link| !avoided.contains(&link.address()));
         usable.find(|link| link.is_open()).cloned()
     }
 }

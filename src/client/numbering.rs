@@ -76,8 +76,7 @@ impl Number<'_> {
     /// The tag of a request that is sent now and was first sent `age` ago.
     pub(super) fn tag(&self, age: Duration) -> RequestTag {
         let counters = self.numbering.counters();
-        let acknowledged_below =
-            counters.get(&self.partition).map_or(0, Counter::acknowledged_below);
+        let acknowledged_below = counters.get(&self.partition).map_or(0, Counter::acknowledged_below);
         RequestTag {
             client: self.numbering.client,
             request: self.request,

@@ -1,12 +1,10 @@
 //! The client against a fake cluster, with faults.
 
-use super::{Client, ClientConfig};
 use super::fake_cluster::{FakeCluster, Fault};
+use super::{Client, ClientConfig};
 use crate::drivers::clock::Clock;
 use crate::drivers::pki::{Secret, Trust};
-use crate::drivers::quic::{
-    self, ClientConnection, DownReason, Hello, Links, LocalFuture, Mesh, MeshConfig,
-};
+use crate::drivers::quic::{self, ClientConnection, DownReason, Hello, Links, LocalFuture, Mesh, MeshConfig};
 use crate::engine::client_wire::{Outcome, Refusal};
 use crate::engine::frame::Class;
 use crate::engine::ids::{MapId, NodeId, TableVersion};
@@ -93,7 +91,13 @@ async fn a_write_in_parts_is_never_sent_twice() {
     let cluster = FakeCluster::new(2);
     let client = cluster.client().await;
     let (here, there) = (key_at(&cluster, 0), key_at(&cluster, 1));
-    for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::AnswerAfter(Outcome::InDoubt)] {
+    for fault in [
+        Fault::LoseReply,
+        Fault::LoseRequest,
+        Fault::AnswerAfter(Outcome::InDoubt),
+        Fault::AnswerAfter(Outcome::Refused(Refusal::NoReplicas)),
+        Fault::AnswerAfter(Outcome::TryAgain { retry_ms: 1 }),
+    ] {
         let before: u64 = cluster.commands().iter().sum();
         cluster.inject([fault]);
         let error = run(&client, &format!("MSET {here} 1 {there} 2")).await.unwrap_err();

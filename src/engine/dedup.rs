@@ -52,7 +52,7 @@ pub struct RequestTag {
 pub struct DedupLimits {
     /// Clients remembered.
     pub clients_max: usize,
-    /// Bytes of replies and bookkeeping.
+    /// Bytes of replies and bookkeeping; an encoded table is no longer than this and 16 bytes.
     pub bytes_max: usize,
     /// Clients unused for so long are forgotten. Must exceed any client's deadline by far.
     pub idle_ms: u64,
@@ -63,12 +63,7 @@ pub struct DedupLimits {
 
 impl Default for DedupLimits {
     fn default() -> DedupLimits {
-        DedupLimits {
-            clients_max: 65_536,
-            bytes_max: 16 << 20,
-            idle_ms: 600_000,
-            age_margin_ms: 30_000,
-        }
+        DedupLimits { clients_max: 65_536, bytes_max: 4 << 20, idle_ms: 600_000, age_margin_ms: 30_000 }
     }
 }
 
@@ -134,13 +129,7 @@ type Reply = SmallVec<[u8; 16]>;
 impl DedupTable {
     /// An empty table.
     pub fn new(limits: DedupLimits) -> DedupTable {
-        DedupTable {
-            limits,
-            clients: BTreeMap::new(),
-            by_use: BTreeSet::new(),
-            bytes: 0,
-            forgot_ms: None,
-        }
+        DedupTable { limits, clients: BTreeMap::new(), by_use: BTreeSet::new(), bytes: 0, forgot_ms: None }
     }
 
     /// Whether the write may run. `now_ms` is the reading of the partition's hybrid clock in wall
@@ -310,8 +299,7 @@ impl DedupTable {
     /// whole.
     fn keep_bounds(&mut self, spared: ClientId) {
         while self.clients.len() > self.limits.clients_max || self.bytes > self.limits.bytes_max {
-            let oldest =
-                self.by_use.iter().map(|&(_, client)| client).find(|&client| client != spared);
+            let oldest = self.by_use.iter().map(|&(_, client)| client).find(|&client| client != spared);
             if let Some(client) = oldest {
                 self.forget(client);
                 continue;
@@ -605,6 +593,7 @@ mod tests {
                     Verdict::Forgotten => {}
                 }
                 prop_assert!(table.bytes() <= limits.bytes_max);
+                prop_assert!(encoded(&table).len() <= table.bytes() + 16);
                 prop_assert!(table.client_count() <= limits.clients_max);
                 prop_assert_eq!(encoded(&table), encoded(&backup));
             }

@@ -101,14 +101,12 @@ impl<T: Serialize + DeserializeOwned> Key for Coded<T> {
     type Owned = Coded<T>;
 
     fn to_bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
-        let bytes =
-            postcard::to_stdvec(&self.0).map_err(|error| Error::Encode(error.to_string()))?;
+        let bytes = postcard::to_stdvec(&self.0).map_err(|error| Error::Encode(error.to_string()))?;
         Ok(Cow::Owned(bytes))
     }
 
     fn from_bytes(bytes: Vec<u8>) -> Result<Coded<T>, Error> {
-        let decoded =
-            postcard::from_bytes(&bytes).map_err(|error| Error::Decode(error.to_string()))?;
+        let decoded = postcard::from_bytes(&bytes).map_err(|error| Error::Decode(error.to_string()))?;
         Ok(Coded(decoded))
     }
 }

@@ -44,8 +44,7 @@ const CONCURRENT_MAX: usize = 256;
 pub trait Caller: Clone + Send + Sync {
     /// Runs a command, its name first, on a map. An error reply is an `Err`, never an
     /// [`Ok(Reply::Error)`](Reply::Error).
-    fn call(&self, map: MapId, args: &[&[u8]])
-    -> impl Future<Output = Result<Reply, Error>> + Send;
+    fn call(&self, map: MapId, args: &[&[u8]]) -> impl Future<Output = Result<Reply, Error>> + Send;
 }
 
 /// A map (namespace) of the cluster, with keys of type `K` and values of type `V`.
@@ -105,20 +104,16 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn get_versioned<Q: Key + ?Sized>(
-        &self,
-        key: &Q,
-    ) -> Result<Option<Versioned<V>>, Error>
+    pub async fn get_versioned<Q: Key + ?Sized>(&self, key: &Q) -> Result<Option<Versioned<V>>, Error>
     where
         K: Borrow<Q>,
     {
         let key = key.to_bytes()?;
         match reply::pair(self.call(&[b"RD.GETV", &key]).await?)? {
             None => Ok(None),
-            Some((value, version)) => Ok(Some(Versioned {
-                value: reply::present(value)?,
-                version: reply::version(version)?,
-            })),
+            Some((value, version)) => {
+                Ok(Some(Versioned { value: reply::present(value)?, version: reply::version(version)? }))
+            }
         }
     }
 
@@ -134,8 +129,7 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         K: Borrow<Q>,
         Q: Key + ?Sized + 'q,
     {
-        let keys: Vec<Cow<'q, [u8]>> =
-            keys.into_iter().map(Key::to_bytes).collect::<Result<_, _>>()?;
+        let keys: Vec<Cow<'q, [u8]>> = keys.into_iter().map(Key::to_bytes).collect::<Result<_, _>>()?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -144,11 +138,7 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         args.extend(keys.iter().map(|key| &**key));
         let values = reply::array(self.call(&args).await?)?;
         if values.len() != keys.len() {
-            return Err(Error::UnexpectedReply(format!(
-                "{} values for {} keys",
-                values.len(),
-                keys.len()
-            )));
+            return Err(Error::UnexpectedReply(format!("{} values for {} keys", values.len(), keys.len())));
         }
         values.into_iter().map(reply::value).collect()
     }
@@ -246,10 +236,7 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// The first [`Error`] of any; some may have been deleted.
-    pub async fn delete_many<'q, Q>(
-        &self,
-        keys: impl IntoIterator<Item = &'q Q>,
-    ) -> Result<u64, Error>
+    pub async fn delete_many<'q, Q>(&self, keys: impl IntoIterator<Item = &'q Q>) -> Result<u64, Error>
     where
         K: Borrow<Q>,
         Q: Key + ?Sized + 'q,
@@ -302,11 +289,7 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// [`Error::Decode`] if what is stored isn't a `V`; else any [`Error`].
-    pub async fn get_or_insert<Q: Key + ?Sized>(
-        &self,
-        key: &Q,
-        value: &V,
-    ) -> Result<Inserted<V>, Error>
+    pub async fn get_or_insert<Q: Key + ?Sized>(&self, key: &Q, value: &V) -> Result<Inserted<V>, Error>
     where
         K: Borrow<Q>,
     {
@@ -467,11 +450,7 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
     ///
     /// # Errors
     /// [`Error::WrongType`] if the key holds an entry; else any [`Error`].
-    pub async fn try_lock<Q: Key + ?Sized>(
-        &self,
-        key: &Q,
-        lease: Duration,
-    ) -> Result<Option<Lock<C>>, Error>
+    pub async fn try_lock<Q: Key + ?Sized>(&self, key: &Q, lease: Duration) -> Result<Option<Lock<C>>, Error>
     where
         K: Borrow<Q>,
     {

@@ -24,11 +24,7 @@ impl MapOptions {
     /// As the cluster keeps them.
     pub fn defaults(&self) -> MapDefaults {
         let ms = |duration: Option<Duration>| duration.map_or(0, whole_millis);
-        MapDefaults {
-            ttl_ms: ms(self.ttl),
-            idle_ms: ms(self.idle),
-            bytes_max: self.bytes_max.unwrap_or(0),
-        }
+        MapDefaults { ttl_ms: ms(self.ttl), idle_ms: ms(self.idle), bytes_max: self.bytes_max.unwrap_or(0) }
     }
 }
 
@@ -134,12 +130,8 @@ impl SetOptions {
         let mut args: Vec<Cow<'static, [u8]>> = Vec::new();
         match self.expiry {
             Expiry::OfTheMap => {}
-            Expiry::After(ttl) => {
-                args.extend([Cow::from(&b"PX"[..]), millis(ttl).into_bytes().into()])
-            }
-            Expiry::At(at) => {
-                args.extend([Cow::from(&b"PXAT"[..]), unix_millis(at).into_bytes().into()])
-            }
+            Expiry::After(ttl) => args.extend([Cow::from(&b"PX"[..]), millis(ttl).into_bytes().into()]),
+            Expiry::At(at) => args.extend([Cow::from(&b"PXAT"[..]), unix_millis(at).into_bytes().into()]),
             Expiry::Keep => args.push(Cow::from(&b"KEEPTTL"[..])),
         }
         match self.condition {
@@ -206,10 +198,7 @@ mod tests {
         let all = SetOptions::new().ttl(Duration::from_micros(1_500)).only_if_absent().return_old();
         assert_eq!(args(all), "PX 2 NX GET");
         let at = UNIX_EPOCH + Duration::from_secs(5);
-        assert_eq!(
-            args(SetOptions::new().keep_ttl().expire_at(at).only_if_present()),
-            "PXAT 5000 XX"
-        );
+        assert_eq!(args(SetOptions::new().keep_ttl().expire_at(at).only_if_present()), "PXAT 5000 XX");
         assert_eq!(args(SetOptions::new().expire_at(at).keep_ttl()), "KEEPTTL");
     }
 

@@ -1,8 +1,6 @@
 //! Typed maps against real commands, by way of a fake cluster.
 
-use super::{
-    Coded, Inserted, Map, MapOptions, Raw, SetOptions, SetOutcome, Text, TimeToLive, Versioned,
-};
+use super::{Coded, Inserted, Map, MapOptions, Raw, SetOptions, SetOutcome, Text, TimeToLive, Versioned};
 use crate::client::Client;
 use crate::client::fake_cluster::{FakeCluster, Fault};
 use crate::error::{Error, WriteOutcome};
@@ -61,10 +59,7 @@ async fn sets_keep_to_their_options() {
     let present = SetOptions::new().only_if_present();
     assert_eq!(map.set_with("a", &session(1), present).await, outcome(false, None));
     assert_eq!(map.set_with("a", &session(1), absent.ttl(SECOND)).await, outcome(true, None));
-    assert_eq!(
-        map.set_with("a", &session(2), absent.return_old()).await,
-        outcome(false, Some(session(1)))
-    );
+    assert_eq!(map.set_with("a", &session(2), absent.return_old()).await, outcome(false, Some(session(1))));
     let keep = SetOptions::new().keep_ttl().return_old();
     assert_eq!(map.set_with("a", &session(3), keep).await, outcome(true, Some(session(1))));
     assert_eq!(map.ttl("a").await, Ok(TimeToLive::For(SECOND)));
@@ -96,12 +91,8 @@ async fn versions_decide_who_swaps() {
     let map = sessions(&cluster).await;
     let first = map.compare_and_swap("a", None, &session(1), None).await.unwrap().unwrap();
     assert_eq!(map.compare_and_swap("a", None, &session(2), None).await, Ok(None));
-    assert_eq!(
-        map.get_versioned("a").await,
-        Ok(Some(Versioned { value: session(1), version: first }))
-    );
-    let second =
-        map.compare_and_swap("a", Some(first), &session(2), Some(SECOND)).await.unwrap().unwrap();
+    assert_eq!(map.get_versioned("a").await, Ok(Some(Versioned { value: session(1), version: first })));
+    let second = map.compare_and_swap("a", Some(first), &session(2), Some(SECOND)).await.unwrap().unwrap();
     assert!(second > first);
     assert_eq!(map.compare_and_swap("a", Some(first), &session(3), None).await, Ok(None));
     assert_eq!(map.get_versioned("b").await, Ok(None));
@@ -132,8 +123,7 @@ async fn many_keys_at_once() {
     let cluster = FakeCluster::new(3);
     let map: Map<u32, u32, Client> = cluster.client().await.map("numbers").await.unwrap();
     let entries: Vec<(u32, u32)> = (0..1_000).map(|n| (n, n * n)).collect();
-    let written =
-        map.set_many(entries.iter().map(|(key, value)| (key, value)), SetOptions::new()).await;
+    let written = map.set_many(entries.iter().map(|(key, value)| (key, value)), SetOptions::new()).await;
     assert_eq!(written, Ok(1_000));
     assert_eq!(map.len().await, Ok(1_000));
     let values = map.get_many(&[3, 5_000, 30]).await;

@@ -184,10 +184,7 @@ pub enum WireError {
 ///
 /// # Errors
 /// If the frame is empty, or longer than `frame_bytes_max` (kind and body).
-pub fn split(
-    input: &[u8],
-    frame_bytes_max: usize,
-) -> Result<Option<(RawFrame<'_>, usize)>, WireError> {
+pub fn split(input: &[u8], frame_bytes_max: usize) -> Result<Option<(RawFrame<'_>, usize)>, WireError> {
     let Some((length, rest)) = input.split_first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
@@ -223,11 +220,8 @@ impl<'a> RawFrame<'a> {
             TABLE_REQUEST => ToNode::TableRequest,
             OPEN_MAP => {
                 let id = body.u64()?;
-                let defaults = MapDefaults {
-                    ttl_ms: body.u64()?,
-                    idle_ms: body.u64()?,
-                    bytes_max: body.u64()?,
-                };
+                let defaults =
+                    MapDefaults { ttl_ms: body.u64()?, idle_ms: body.u64()?, bytes_max: body.u64()? };
                 let name = std::str::from_utf8(body.take_rest()).map_err(|_| body.bad_value())?;
                 if name.is_empty() || name.len() > MAP_NAME_BYTES_MAX {
                     return Err(body.bad_value());
@@ -310,9 +304,7 @@ impl ToNode<'_> {
                 }
                 out.extend_from_slice(name.as_bytes());
             }),
-            ToNode::Ping { id } => {
-                framed(out, PING, |out| out.extend_from_slice(&id.to_le_bytes()))
-            }
+            ToNode::Ping { id } => framed(out, PING, |out| out.extend_from_slice(&id.to_le_bytes())),
         }
     }
 }
@@ -333,9 +325,7 @@ impl FromNode<'_> {
                 out.extend_from_slice(&id.to_le_bytes());
                 out.extend_from_slice(&map.0.to_le_bytes());
             }),
-            FromNode::Pong { id } => {
-                framed(out, PONG, |out| out.extend_from_slice(&id.to_le_bytes()))
-            }
+            FromNode::Pong { id } => framed(out, PONG, |out| out.extend_from_slice(&id.to_le_bytes())),
         }
     }
 }
@@ -407,8 +397,7 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (array, rest) =
-            self.rest.split_first_chunk::<N>().ok_or(WireError::Length(self.kind))?;
+        let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Length(self.kind))?;
         self.rest = rest;
         Ok(*array)
     }
@@ -431,8 +420,7 @@ impl<'a> Body<'a> {
 
     fn bytes(&mut self) -> Result<&'a [u8], WireError> {
         let length = self.u32()? as usize;
-        let (bytes, rest) =
-            self.rest.split_at_checked(length).ok_or(WireError::Length(self.kind))?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(WireError::Length(self.kind))?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -502,22 +490,16 @@ mod tests {
     }
 
     fn tag() -> impl Strategy<Value = RequestTag> {
-        (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
-            |(client, a, b, age_ms)| RequestTag {
-                client: ClientId(client),
-                request: a.max(b),
-                acknowledged_below: a.min(b),
-                age_ms,
-            },
-        )
+        (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(|(client, a, b, age_ms)| {
+            RequestTag { client: ClientId(client), request: a.max(b), acknowledged_below: a.min(b), age_ms }
+        })
     }
 
     fn outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             Just(Outcome::Ok),
             any::<u32>().prop_map(|retry_ms| Outcome::TryAgain { retry_ms }),
-            any::<u64>()
-                .prop_map(|version| Outcome::Moved { table_version: TableVersion(version) }),
+            any::<u64>().prop_map(|version| Outcome::Moved { table_version: TableVersion(version) }),
             Just(Outcome::InDoubt),
             (1u64..=7).prop_map(|code| Outcome::Refused(Refusal::from_wire(code).expect("known"))),
         ]

@@ -167,8 +167,7 @@ impl ClientSession {
     fn take_up(&mut self, input: &[u8], host: &mut impl ClientHost) -> Result<usize, WireError> {
         let mut taken = 0;
         while self.has_room()
-            && let Some((frame, bytes)) =
-                frame::split(&input[taken..], self.limits.frame_bytes_max)?
+            && let Some((frame, bytes)) = frame::split(&input[taken..], self.limits.frame_bytes_max)?
         {
             taken += bytes;
             match frame.to_node()? {
@@ -286,11 +285,8 @@ mod tests {
 
     #[test]
     fn bytes_in_flight_and_unread_replies_stop_the_input() {
-        let limits = SessionLimits {
-            in_flight_bytes_max: 64,
-            output_bytes_max: 32,
-            ..SessionLimits::default()
-        };
+        let limits =
+            SessionLimits { in_flight_bytes_max: 64, output_bytes_max: 32, ..SessionLimits::default() };
         let (mut session, mut host) = (session(limits), Recorder::default());
         session.receive(&request(1, &[b"SET", b"k", &[0; 100]]), &mut host).unwrap();
         assert_eq!(host.submitted.len(), 1, "one request is always let through");
@@ -319,8 +315,7 @@ mod tests {
         let (mut session, mut host) = (session(SessionLimits::default()), Recorder::default());
         output(&mut session);
         let mut bytes = Vec::new();
-        ToNode::OpenMap { id: 3, name: "sessions", defaults: MapDefaults::default() }
-            .encode(&mut bytes);
+        ToNode::OpenMap { id: 3, name: "sessions", defaults: MapDefaults::default() }.encode(&mut bytes);
         ToNode::Ping { id: 4 }.encode(&mut bytes);
         session.receive(&bytes, &mut host).unwrap();
         assert_eq!(host.opened[0].1, "sessions");

@@ -1,8 +1,6 @@
 //! What a client needs to know of the agreed table: who is there, and who is primary of what.
 
-use crate::engine::ids::{
-    Incarnation, NodeId, PARTITION_COUNT_MAX, PartitionId, Slot, TableVersion,
-};
+use crate::engine::ids::{Incarnation, NodeId, PARTITION_COUNT_MAX, PartitionId, Slot, TableVersion};
 use crate::engine::table::{MemberStatus, Table};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -70,17 +68,13 @@ impl ClusterView {
     /// # Errors
     /// If the bytes aren't a view, or name members or partitions that can't be.
     pub fn decode(bytes: &[u8]) -> Result<ClusterView, ViewError> {
-        let (view, rest) =
-            postcard::take_from_bytes::<ClusterView>(bytes).map_err(|_| ViewError)?;
+        let (view, rest) = postcard::take_from_bytes::<ClusterView>(bytes).map_err(|_| ViewError)?;
         let partitions = view.primaries.len();
         let sound = rest.is_empty()
             && partitions.is_power_of_two()
             && partitions <= usize::from(PARTITION_COUNT_MAX)
             && view.members.len() <= MEMBERS_MAX
-            && view
-                .primaries
-                .iter()
-                .all(|&at| at == NOBODY || usize::from(at) < view.members.len());
+            && view.primaries.iter().all(|&at| at == NOBODY || usize::from(at) < view.members.len());
         if sound { Ok(view) } else { Err(ViewError) }
     }
 
@@ -133,8 +127,7 @@ mod tests {
             ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
         let mut table = Table::new(Incarnation(3), settings);
         table.version = TableVersion(9);
-        for (node, status) in
-            [(10, MemberStatus::Up), (20, MemberStatus::Down), (30, MemberStatus::Leaving)]
+        for (node, status) in [(10, MemberStatus::Up), (20, MemberStatus::Down), (30, MemberStatus::Leaving)]
         {
             let address = SocketAddr::from(([127, 0, 0, 1], 7_000 + node as u16));
             table.members.insert(
