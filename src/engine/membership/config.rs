@@ -88,9 +88,7 @@ impl MembershipConfig {
         }
         let floor = 10u64.pow(decades);
         let within = base_us.saturating_mul(members - floor) / (9 * floor);
-        base_us
-            .saturating_mul(u64::from(decades))
-            .saturating_add(within)
+        base_us.saturating_mul(u64::from(decades)).saturating_add(within)
     }
 
     /// The part that foca itself carries out.
@@ -103,9 +101,7 @@ impl MembershipConfig {
         };
         foca::Config {
             probe_period: Duration::from_millis(self.probe_period_ms.max(2)),
-            probe_rtt: Duration::from_millis(
-                self.probe_rtt_ms.clamp(1, self.probe_period_ms.max(2) - 1),
-            ),
+            probe_rtt: Duration::from_millis(self.probe_rtt_ms.clamp(1, self.probe_period_ms.max(2) - 1)),
             num_indirect_probes: at_least_one(self.indirect_probes),
             max_transmissions: NonZeroU8::new(self.transmissions_max).unwrap_or(NonZeroU8::MIN),
             suspect_to_down_after: Duration::from_millis(self.suspect_ms.max(1)),

@@ -24,10 +24,7 @@ impl foca::Identity for GossipId {
     type Addr = NodeId;
 
     fn renew(&self) -> Option<Self> {
-        Some(GossipId {
-            generation: self.generation.checked_add(1)?,
-            ..*self
-        })
+        Some(GossipId { generation: self.generation.checked_add(1)?, ..*self })
     }
 
     fn addr(&self) -> NodeId {
@@ -61,11 +58,7 @@ mod tests {
     use foca::Identity;
 
     fn id(generation: u16) -> GossipId {
-        GossipId {
-            node: NodeId(u64::MAX),
-            generation,
-            quic: ([127, 0, 0, 1], 7379).into(),
-        }
+        GossipId { node: NodeId(u64::MAX), generation, quic: ([127, 0, 0, 1], 7379).into() }
     }
 
     #[test]

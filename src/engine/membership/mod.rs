@@ -17,10 +17,11 @@
 //!
 //! The tour: [`identity`](GossipId) (who), [`config`](MembershipConfig) (the settings), `wire`
 //! (a datagram's bytes), `timers`, `health` and `suspicion` (the guards), `roster` (what is known
-//! of each member), `protocol` ([`Membership`] itself).
+//! of each member), `effects` (foca's wishes), `protocol` ([`Membership`] itself).
 
 mod config;
 mod counters;
+mod effects;
 mod health;
 mod identity;
 mod protocol;

@@ -2,6 +2,7 @@
 
 use super::config::MembershipConfig;
 use super::counters::MembershipCounters;
+use super::effects::{Effect, Effects};
 use super::health::LocalHealth;
 use super::identity::GossipId;
 use super::roster::{Change, MemberState, MemberView, Roster};
@@ -11,7 +12,7 @@ use super::wire::{self, Body, Datagram};
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::time::Now;
 use bytes::Bytes;
-use foca::{Foca, Identity, Member, Message, Notification, PostcardCodec, State, Timer};
+use foca::{Foca, Identity, Member, Message, PostcardCodec, State, Timer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -57,45 +58,6 @@ enum Due {
     Leave {
         rounds_left: u8,
     },
-}
-
-/// What foca asked for during one call.
-enum Effect {
-    Send(GossipId, Bytes),
-    Schedule(Timer<GossipId>, Duration),
-    Connected(bool),
-    Renewed,
-}
-
-/// Collects foca's wishes, to be carried out in order once the call is over.
-struct Effects {
-    wishes: Vec<Effect>,
-    incarnation: Incarnation,
-}
-
-impl foca::Runtime<GossipId> for Effects {
-    fn notify(&mut self, notification: Notification<'_, GossipId>) {
-        match notification {
-            Notification::Active => self.wishes.push(Effect::Connected(true)),
-            Notification::Idle | Notification::Defunct => {
-                self.wishes.push(Effect::Connected(false));
-            }
-            Notification::Rejoin(_) => self.wishes.push(Effect::Renewed),
-            // The roster finds these by comparing, so that what is reported always adds up.
-            Notification::MemberUp(_)
-            | Notification::MemberDown(_)
-            | Notification::Rename(_, _) => {}
-        }
-    }
-
-    fn send_to(&mut self, to: GossipId, data: &[u8]) {
-        self.wishes
-            .push(Effect::Send(to, wire::encode_swim(self.incarnation, data)));
-    }
-
-    fn submit_after(&mut self, event: Timer<GossipId>, after: Duration) {
-        self.wishes.push(Effect::Schedule(event, after));
-    }
 }
 
 /// Where the incarnation of the cluster that we use comes from.
@@ -151,11 +113,7 @@ impl Membership {
     /// A node that knows nobody yet. `quic` is the address that others reach it at; `seed` decides
     /// everything that is left to chance.
     pub fn new(me: NodeId, quic: SocketAddr, config: MembershipConfig, seed: u64) -> Membership {
-        let identity = GossipId {
-            node: me,
-            generation: 0,
-            quic,
-        };
+        let identity = GossipId { node: me, generation: 0, quic };
         let mut membership = Membership {
             foca: fresh_foca(identity, &config, seed),
             random: StdRng::seed_from_u64(seed ^ me.0),
@@ -214,11 +172,9 @@ impl Membership {
         };
         let me = self.identity();
         let (source, announce, to_me) = match &datagram.body {
-            Body::Swim { header, .. } => (
-                header.src,
-                header.message == Message::Announce,
-                header.dst.node == me.node,
-            ),
+            Body::Swim { header, .. } => {
+                (header.src, header.message == Message::Announce, header.dst.node == me.node)
+            }
             Body::Exchange { from, .. } => (*from, false, true),
         };
         if source.node != from || source.node == me.node {
@@ -253,14 +209,8 @@ impl Membership {
             Body::Swim { bytes, .. } => {
                 self.foca_call(now, |foca, effects| foca.handle_data(bytes, effects));
             }
-            Body::Exchange {
-                answer_wanted,
-                members,
-                ..
-            } => {
-                self.foca_call(now, |foca, effects| {
-                    foca.apply_many(members.into_iter(), true, effects)
-                });
+            Body::Exchange { answer_wanted, members, .. } => {
+                self.foca_call(now, |foca, effects| foca.apply_many(members.into_iter(), true, effects));
                 if answer_wanted {
                     self.send_state(now, source, false);
                 }
@@ -281,16 +231,8 @@ impl Membership {
     pub fn tick(&mut self, now: Now) {
         while let Some((due_us, due)) = self.timers.pop_due(now.mono_us) {
             match due {
-                Due::Foca(Timer::ChangeSuspectToDown {
-                    member_id,
-                    incarnation,
-                    token,
-                }) => {
-                    let timer = Timer::ChangeSuspectToDown {
-                        member_id,
-                        incarnation,
-                        token,
-                    };
+                Due::Foca(Timer::ChangeSuspectToDown { member_id, incarnation, token }) => {
+                    let timer = Timer::ChangeSuspectToDown { member_id, incarnation, token };
                     self.suspicion_due(now, due_us, member_id, timer);
                 }
                 Due::Foca(timer) => {
@@ -392,30 +334,20 @@ impl Membership {
     fn admit_news(&mut self, now: Now, source: GossipId, news: &[Member<GossipId>]) -> bool {
         let me = self.identity();
         // Only we raise our generation, and we know where we are.
-        let lie = |id: &GossipId| {
-            id.node == me.node && (id.generation > me.generation || id.quic != me.quic)
-        };
+        let lie = |id: &GossipId| id.node == me.node && (id.generation > me.generation || id.quic != me.quic);
         if news.iter().any(|member| lie(member.id())) {
             self.counters.refused_malformed += 1;
             return false;
         }
-        let ids = || {
-            news.iter()
-                .map(|member| member.id().node)
-                .chain([source.node])
-        };
-        let unknown = ids()
-            .filter(|&node| self.roster.get(node).is_none())
-            .count();
+        let ids = || news.iter().map(|member| member.id().node).chain([source.node]);
+        let unknown = ids().filter(|&node| self.roster.get(node).is_none()).count();
         while self.roster.len() + unknown > self.config.members_max {
             let Some(dead) = self.roster.longest_down() else {
                 self.counters.refused_full += 1;
                 return false;
             };
             let known = self.roster.len();
-            self.foca_call(now, |foca, effects| {
-                foca.handle_timer(Timer::RemoveDown(dead), effects)
-            });
+            self.foca_call(now, |foca, effects| foca.handle_timer(Timer::RemoveDown(dead), effects));
             debug_assert!(self.roster.len() < known);
             if self.roster.len() >= known {
                 return false;
@@ -442,9 +374,10 @@ impl Membership {
     /// had been cut off, and what we believe of the others is worth nothing.
     fn wrongly_alone(&self, source: GossipId) -> bool {
         self.roster.active().next().is_none()
-            && self.roster.get(source.node).is_some_and(|entry| {
-                entry.declared_by_us && entry.id.generation >= source.generation
-            })
+            && self
+                .roster
+                .get(source.node)
+                .is_some_and(|entry| entry.declared_by_us && entry.id.generation >= source.generation)
     }
 
     /// Forgets all members and comes back with the next generation, as the others will have
@@ -503,21 +436,14 @@ impl Membership {
                 again_us
             }
         };
-        self.timers
-            .submit(now.mono_us.saturating_add(again_us), Due::Foca(timer));
+        self.timers.submit(now.mono_us.saturating_add(again_us), Due::Foca(timer));
     }
 
     /// Sends our whole state to a random member and asks for its (g4).
     fn push_pull(&mut self, now: Now) {
         let after_us = self.config.push_pull_period_ms.max(1).saturating_mul(1_000);
-        self.timers
-            .submit(now.mono_us.saturating_add(after_us), Due::PushPull);
-        if let Some(member) = self
-            .roster
-            .active()
-            .map(|entry| entry.id)
-            .choose(&mut self.random)
-        {
+        self.timers.submit(now.mono_us.saturating_add(after_us), Due::PushPull);
+        if let Some(member) = self.roster.active().map(|entry| entry.id).choose(&mut self.random) {
             self.send_state(now, member, true);
         }
     }
@@ -528,9 +454,7 @@ impl Membership {
         let members: Vec<_> = self
             .roster
             .iter()
-            .filter(|entry| {
-                entry.is_active() || now.mono_us.saturating_sub(entry.down_since_us) < down_us
-            })
+            .filter(|entry| entry.is_active() || now.mono_us.saturating_sub(entry.down_since_us) < down_us)
             .map(|entry| Member::new(entry.id, entry.incarnation, entry.state))
             .collect();
         let incarnation = self.incarnation.get();
@@ -556,17 +480,13 @@ impl Membership {
             }
         }
         let after_us = after_ms.max(1).saturating_mul(1_000);
-        self.timers
-            .submit(now.mono_us.saturating_add(after_us), Due::Knock);
+        self.timers.submit(now.mono_us.saturating_add(after_us), Due::Knock);
     }
 
     fn schedule_leave(&mut self, now: Now, rounds: u8) {
         if let Some(rounds_left) = rounds.checked_sub(1) {
             let after_us = self.config.gossip_period_ms.max(1).saturating_mul(1_000);
-            self.timers.submit(
-                now.mono_us.saturating_add(after_us),
-                Due::Leave { rounds_left },
-            );
+            self.timers.submit(now.mono_us.saturating_add(after_us), Due::Leave { rounds_left });
         }
     }
 
@@ -579,15 +499,12 @@ impl Membership {
             &mut Effects,
         ) -> Result<(), foca::Error>,
     ) {
-        let mut effects = Effects {
-            wishes: Vec::new(),
-            incarnation: self.incarnation.get(),
-        };
+        let mut effects = Effects::new(self.incarnation.get());
         if call(&mut self.foca, &mut effects).is_err() {
             self.counters.protocol_errors += 1;
         }
         let mut sends = Vec::new();
-        for wish in effects.wishes {
+        for wish in effects.wishes() {
             match wish {
                 Effect::Send(to, bytes) => sends.push((to, bytes)),
                 Effect::Schedule(timer, after) => self.schedule(now, timer, after),
@@ -614,19 +531,14 @@ impl Membership {
     /// foca ignores the timers from before it lost contact; a suspicion must not wait for one.
     fn drop_suspicions(&mut self) {
         self.suspicions.clear();
-        self.timers
-            .retain(|due| !matches!(due, Due::Foca(Timer::ChangeSuspectToDown { .. })));
+        self.timers.retain(|due| !matches!(due, Due::Foca(Timer::ChangeSuspectToDown { .. })));
     }
 
     /// Keeps a timer of foca's, stretched by our health (g5). Of one suspicion only the first.
     fn schedule(&mut self, now: Now, timer: Timer<GossipId>, after: Duration) {
         let mut after_us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
         match &timer {
-            Timer::ChangeSuspectToDown {
-                member_id,
-                incarnation,
-                ..
-            } => {
+            Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
                 let members = self.foca.num_members() + 1;
                 after_us = self.health.stretch_us(self.config.suspect_us(members));
                 let suspicion = Suspicion {
@@ -651,42 +563,30 @@ impl Membership {
             | Timer::PeriodicGossip(_)
             | Timer::RemoveDown(_) => {}
         }
-        self.timers
-            .submit(now.mono_us.saturating_add(after_us), Due::Foca(timer));
+        self.timers.submit(now.mono_us.saturating_add(after_us), Due::Foca(timer));
     }
 
     /// Reports what has changed among the members.
     fn look(&mut self, now: Now) {
-        let Membership {
-            foca,
-            roster,
-            outputs,
-            counters,
-            ..
-        } = self;
+        let Membership { foca, roster, outputs, counters, .. } = self;
         let mut settled = false;
         let me = foca.identity().node;
-        roster.look(
-            me,
-            now.mono_us,
-            foca.iter_membership_state(),
-            |change| match change {
-                Change::Up(node, quic) => outputs.push_back(MembershipOutput::Up(node, quic)),
-                Change::Suspect(node) => {
-                    counters.suspicions += 1;
-                    outputs.push_back(MembershipOutput::Suspect(node));
-                }
-                Change::Refuted(_) => {
-                    counters.refuted += 1;
-                    settled = true;
-                }
-                Change::Down(node) => {
-                    counters.downs += 1;
-                    settled = true;
-                    outputs.push_back(MembershipOutput::Down(node));
-                }
-            },
-        );
+        roster.look(me, now.mono_us, foca.iter_membership_state(), |change| match change {
+            Change::Up(node, quic) => outputs.push_back(MembershipOutput::Up(node, quic)),
+            Change::Suspect(node) => {
+                counters.suspicions += 1;
+                outputs.push_back(MembershipOutput::Suspect(node));
+            }
+            Change::Refuted(_) => {
+                counters.refuted += 1;
+                settled = true;
+            }
+            Change::Down(node) => {
+                counters.downs += 1;
+                settled = true;
+                outputs.push_back(MembershipOutput::Down(node));
+            }
+        });
         if settled {
             self.settle_suspicions();
         }
@@ -695,13 +595,7 @@ impl Membership {
     /// Forgets suspicions that no longer stand. One that we raised and that was refuted says
     /// something about our own senses.
     fn settle_suspicions(&mut self) {
-        let Membership {
-            roster,
-            suspicions,
-            links_heard_us,
-            health,
-            ..
-        } = self;
+        let Membership { roster, suspicions, links_heard_us, health, .. } = self;
         suspicions.retain(|&node, suspicion| {
             let entry = roster.get(node);
             let stands = suspicion.still_holds(entry);
@@ -718,20 +612,11 @@ impl Membership {
     fn send(&mut self, to: GossipId, bytes: Bytes) {
         let node = to.node;
         let known = self.roster.get(node).map(|entry| entry.id.quic);
-        let seed = || {
-            self.seeds
-                .iter()
-                .find(|seed| seed.node == node)
-                .map(|seed| seed.quic)
-        };
+        let seed = || self.seeds.iter().find(|seed| seed.node == node).map(|seed| seed.quic);
         match known.or_else(seed) {
             Some(addr) => {
                 self.counters.datagrams_out += 1;
-                self.outputs.push_back(MembershipOutput::Send {
-                    to: node,
-                    addr,
-                    bytes,
-                });
+                self.outputs.push_back(MembershipOutput::Send { to: node, addr, bytes });
             }
             // Our own earlier generations are members like others to foca.
             None if node == self.identity().node => {}
@@ -746,10 +631,5 @@ fn fresh_foca(
     seed: u64,
 ) -> Foca<GossipId, PostcardCodec, StdRng, foca::NoCustomBroadcast> {
     let seed = seed ^ identity.node.0.rotate_left(32) ^ u64::from(identity.generation);
-    Foca::new(
-        identity,
-        config.foca(),
-        StdRng::seed_from_u64(seed),
-        PostcardCodec,
-    )
+    Foca::new(identity, config.foca(), StdRng::seed_from_u64(seed), PostcardCodec)
 }

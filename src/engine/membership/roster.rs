@@ -92,9 +92,7 @@ impl Roster {
             }
             self.entries.insert(node, fresh);
             match (before, fresh.state) {
-                (None | Some(State::Down), State::Alive) => {
-                    changed(Change::Up(node, fresh.id.quic))
-                }
+                (None | Some(State::Down), State::Alive) => changed(Change::Up(node, fresh.id.quic)),
                 (None | Some(State::Down), State::Suspect) => {
                     changed(Change::Up(node, fresh.id.quic));
                     changed(Change::Suspect(node));
@@ -143,9 +141,7 @@ impl Roster {
 
     /// The member that has been down for longest.
     pub(super) fn longest_down(&self) -> Option<GossipId> {
-        self.down()
-            .min_by_key(|entry| entry.down_since_us)
-            .map(|entry| entry.id)
+        self.down().min_by_key(|entry| entry.down_since_us).map(|entry| entry.id)
     }
 }
 
@@ -155,22 +151,12 @@ mod tests {
 
     fn member(node: u64, generation: u16, state: State) -> Member<GossipId> {
         let quic = ([127, 0, 0, 1], 1).into();
-        Member::new(
-            GossipId {
-                node: NodeId(node),
-                generation,
-                quic,
-            },
-            0,
-            state,
-        )
+        Member::new(GossipId { node: NodeId(node), generation, quic }, 0, state)
     }
 
     fn look(roster: &mut Roster, now_us: u64, state: &[Member<GossipId>]) -> Vec<Change> {
         let mut changes = Vec::new();
-        roster.look(NodeId(0), now_us, state.iter(), |change| {
-            changes.push(change)
-        });
+        roster.look(NodeId(0), now_us, state.iter(), |change| changes.push(change));
         changes
     }
 
@@ -179,30 +165,15 @@ mod tests {
         let mut roster = Roster::default();
         let (me, quic) = (member(0, 0, State::Down), ([127, 0, 0, 1], 1).into());
         let up = Change::Up(NodeId(1), quic);
-        assert_eq!(
-            look(&mut roster, 1, &[me.clone(), member(1, 0, State::Alive)]),
-            [up]
-        );
+        assert_eq!(look(&mut roster, 1, &[me.clone(), member(1, 0, State::Alive)]), [up]);
         assert_eq!(
             look(&mut roster, 2, &[me.clone(), member(1, 0, State::Suspect)]),
             [Change::Suspect(NodeId(1))]
         );
-        assert_eq!(
-            look(&mut roster, 3, &[me.clone(), member(1, 0, State::Down)]),
-            [Change::Down(NodeId(1))]
-        );
-        assert_eq!(
-            look(&mut roster, 4, &[me.clone(), member(1, 0, State::Down)]),
-            []
-        );
-        assert_eq!(
-            roster.get(NodeId(1)).map(|entry| entry.down_since_us),
-            Some(3)
-        );
-        assert_eq!(
-            look(&mut roster, 5, &[me.clone(), member(1, 1, State::Alive)]),
-            [up]
-        );
+        assert_eq!(look(&mut roster, 3, &[me.clone(), member(1, 0, State::Down)]), [Change::Down(NodeId(1))]);
+        assert_eq!(look(&mut roster, 4, &[me.clone(), member(1, 0, State::Down)]), []);
+        assert_eq!(roster.get(NodeId(1)).map(|entry| entry.down_since_us), Some(3));
+        assert_eq!(look(&mut roster, 5, &[me.clone(), member(1, 1, State::Alive)]), [up]);
         assert_eq!(look(&mut roster, 6, &[me]), [Change::Down(NodeId(1))]);
         assert_eq!(roster.len(), 0);
     }

@@ -69,19 +69,12 @@ impl Suspicion {
         if !self.still_holds(suspect) {
             return Verdict::Refuted;
         }
-        if senses
-            .link_heard_us
-            .is_some_and(|at| since_us(at) <= ms(config.link_live_ms))
-        {
-            return Verdict::Linked {
-                again_us: ms(config.probe_period_ms).max(1),
-            };
+        if senses.link_heard_us.is_some_and(|at| since_us(at) <= ms(config.link_live_ms)) {
+            return Verdict::Linked { again_us: ms(config.probe_period_ms).max(1) };
         }
         // Paused: whatever the suspect said meanwhile waits unread. It gets its whole time again.
         if since_us(senses.due_us) > ms(config.stall_ms) {
-            return Verdict::Deaf {
-                again_us: senses.suspect_us.max(1),
-            };
+            return Verdict::Deaf { again_us: senses.suspect_us.max(1) };
         }
         // Deaf: nothing heard, or not long enough again for a refutation to have come through.
         // With a single other member there is nobody else to be heard, so silence says nothing.
@@ -89,9 +82,7 @@ impl Suspicion {
         let listening_us = since_us(senses.hearing_since_us);
         let deaf = senses.active > 1 && (silent || listening_us < senses.suspect_us);
         if deaf && since_us(self.first_due_us) < ms(config.deaf_postpone_ms_max) {
-            return Verdict::Deaf {
-                again_us: ms(config.probe_period_ms).max(1),
-            };
+            return Verdict::Deaf { again_us: ms(config.probe_period_ms).max(1) };
         }
         Verdict::Declare
     }
@@ -122,19 +113,11 @@ mod tests {
 
     fn judge(senses: Senses, state: State, incarnation: u16) -> Verdict {
         let quic = ([127, 0, 0, 1], 1).into();
-        let id = GossipId {
-            node: NodeId(1),
-            generation: 0,
-            quic,
-        };
+        let id = GossipId { node: NodeId(1), generation: 0, quic };
         let mut roster = Roster::default();
         let member = Member::new(id, incarnation, state);
         roster.look(NodeId(0), 0, [member].iter(), |_| {});
-        let suspicion = Suspicion {
-            generation: 0,
-            incarnation: 4,
-            first_due_us: 100 * SECOND_US,
-        };
+        let suspicion = Suspicion { generation: 0, incarnation: 4, first_due_us: 100 * SECOND_US };
         suspicion.judge(&MembershipConfig::default(), roster.get(NodeId(1)), senses)
     }
 
@@ -152,64 +135,27 @@ mod tests {
 
     #[test]
     fn a_live_link_postpones() {
-        let live = Senses {
-            link_heard_us: Some(100 * SECOND_US - 300_000),
-            ..senses()
-        };
-        assert!(matches!(
-            judge(live, State::Suspect, 4),
-            Verdict::Linked { .. }
-        ));
-        let stale = Senses {
-            link_heard_us: Some(98 * SECOND_US),
-            ..senses()
-        };
+        let live = Senses { link_heard_us: Some(100 * SECOND_US - 300_000), ..senses() };
+        assert!(matches!(judge(live, State::Suspect, 4), Verdict::Linked { .. }));
+        let stale = Senses { link_heard_us: Some(98 * SECOND_US), ..senses() };
         assert_eq!(judge(stale, State::Suspect, 4), Verdict::Declare);
     }
 
     #[test]
     fn deafness_postpones_until_we_have_listened_for_a_whole_period_again() {
-        let silent = Senses {
-            heard_us: 98 * SECOND_US,
-            ..senses()
-        };
-        assert!(matches!(
-            judge(silent, State::Suspect, 4),
-            Verdict::Deaf { .. }
-        ));
-        let just_back = Senses {
-            hearing_since_us: 99 * SECOND_US,
-            ..senses()
-        };
-        assert!(matches!(
-            judge(just_back, State::Suspect, 4),
-            Verdict::Deaf { .. }
-        ));
-        let given_up = Senses {
-            now_us: 111 * SECOND_US,
-            due_us: 111 * SECOND_US,
-            ..silent
-        };
+        let silent = Senses { heard_us: 98 * SECOND_US, ..senses() };
+        assert!(matches!(judge(silent, State::Suspect, 4), Verdict::Deaf { .. }));
+        let just_back = Senses { hearing_since_us: 99 * SECOND_US, ..senses() };
+        assert!(matches!(judge(just_back, State::Suspect, 4), Verdict::Deaf { .. }));
+        let given_up = Senses { now_us: 111 * SECOND_US, due_us: 111 * SECOND_US, ..silent };
         assert_eq!(judge(given_up, State::Suspect, 4), Verdict::Declare);
-        let of_two = Senses {
-            active: 1,
-            ..silent
-        };
+        let of_two = Senses { active: 1, ..silent };
         assert_eq!(judge(of_two, State::Suspect, 4), Verdict::Declare);
     }
 
     #[test]
     fn a_pause_of_ours_gives_the_suspect_its_whole_time_again() {
-        let paused = Senses {
-            due_us: 95 * SECOND_US,
-            active: 1,
-            ..senses()
-        };
-        assert_eq!(
-            judge(paused, State::Suspect, 4),
-            Verdict::Deaf {
-                again_us: 1_500_000
-            }
-        );
+        let paused = Senses { due_us: 95 * SECOND_US, active: 1, ..senses() };
+        assert_eq!(judge(paused, State::Suspect, 4), Verdict::Deaf { again_us: 1_500_000 });
     }
 }

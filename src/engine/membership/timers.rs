@@ -11,10 +11,7 @@ pub(super) struct Timers<T> {
 
 impl<T> Default for Timers<T> {
     fn default() -> Self {
-        Timers {
-            pending: BTreeMap::new(),
-            submitted: 0,
-        }
+        Timers { pending: BTreeMap::new(), submitted: 0 }
     }
 }
 
@@ -27,9 +24,7 @@ impl<T> Timers<T> {
 
     /// When the next timer is due.
     pub(super) fn next_due_us(&self) -> Option<u64> {
-        self.pending
-            .first_key_value()
-            .map(|(&(due_us, _), _)| due_us)
+        self.pending.first_key_value().map(|(&(due_us, _), _)| due_us)
     }
 
     /// Takes the first timer that is due, with the time it was due at.

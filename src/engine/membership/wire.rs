@@ -71,10 +71,8 @@ impl Datagram<'_> {
 
 fn decode_swim(bytes: &[u8]) -> Option<Body<'_>> {
     let (header, rest) = postcard::take_from_bytes::<Header<GossipId>>(bytes).ok()?;
-    let carries_news = !matches!(
-        header.message,
-        Message::Announce | Message::TurnUndead | Message::Broadcast
-    );
+    let carries_news =
+        !matches!(header.message, Message::Announce | Message::TurnUndead | Message::Broadcast);
     let updates = match rest.split_first_chunk::<2>() {
         Some((count, rest)) if carries_news => {
             let updates = decode_members(rest)?;
@@ -83,20 +81,12 @@ fn decode_swim(bytes: &[u8]) -> Option<Body<'_>> {
         _ if rest.is_empty() => Vec::new(),
         _ => return None,
     };
-    Some(Body::Swim {
-        bytes,
-        header,
-        updates,
-    })
+    Some(Body::Swim { bytes, header, updates })
 }
 
 fn decode_exchange(bytes: &[u8], answer_wanted: bool) -> Option<Body<'_>> {
     let (from, rest) = postcard::take_from_bytes::<GossipId>(bytes).ok()?;
-    Some(Body::Exchange {
-        from,
-        answer_wanted,
-        members: decode_members(rest)?,
-    })
+    Some(Body::Exchange { from, answer_wanted, members: decode_members(rest)? })
 }
 
 /// Members to the end of the bytes. Their number is bounded by the datagram's length.
@@ -167,30 +157,19 @@ mod tests {
     use foca::State;
 
     fn id(node: u64) -> GossipId {
-        GossipId {
-            node: NodeId(node),
-            generation: 0,
-            quic: ([127, 0, 0, 1], 7379).into(),
-        }
+        GossipId { node: NodeId(node), generation: 0, quic: ([127, 0, 0, 1], 7379).into() }
     }
 
     #[test]
     fn a_large_state_is_split_and_arrives_whole() {
-        let members: Vec<_> = (0..200)
-            .map(|n| Member::new(id(n), n as u16, State::Suspect))
-            .collect();
+        let members: Vec<_> = (0..200).map(|n| Member::new(id(n), n as u16, State::Suspect)).collect();
         let datagrams = encode_exchange(Incarnation(7), id(999), true, members.iter());
         assert!(datagrams.len() > 1);
         let mut arrived = Vec::new();
         for (i, bytes) in datagrams.iter().enumerate() {
             let datagram = Datagram::decode(bytes).expect("well-formed");
             assert_eq!(datagram.incarnation, Incarnation(7));
-            let Body::Exchange {
-                from,
-                answer_wanted,
-                members,
-            } = datagram.body
-            else {
+            let Body::Exchange { from, answer_wanted, members } = datagram.body else {
                 panic!("not an exchange");
             };
             assert_eq!((from, answer_wanted), (id(999), i == 0));
