@@ -1,14 +1,13 @@
 //! A tour of the QUIC client: values, options, versions, counters, locks, scans.
 //!
-//! Start a node, then the example:
-//!
 //! ```text
-//! cargo run --release
-//! cargo run --release --example quic_client -- --seed 127.0.0.1:7379
+//! cargo run --release --example quic_client
 //! ```
 //!
-//! Any member of a cluster will do as the seed. A cluster with a secret needs `RINGDOVE_SECRET`.
+//! This starts a node of its own. With `-- --seed HOST:PORT` it uses the cluster that has a member
+//! there; one with a secret needs `RINGDOVE_SECRET`.
 
+use ringdove::Node;
 use ringdove::client::{Client, ClientConfig};
 use ringdove::drivers::pki::Secret;
 use ringdove::map::{Map, SetOptions, Text};
@@ -24,7 +23,8 @@ struct City {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let client = Client::connect(config()?).await?;
+    let (config, node) = config().await?;
+    let client = Client::connect(config).await?;
     let view = client.view().await?;
     println!("{} members, {} partitions", view.members().len(), view.partition_count());
 
@@ -61,18 +61,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let texts: Map<str, Text, Client> = client.unnamed();
     texts.set("greeting", &Text::from("hello over QUIC")).await?;
     println!("visits so far: {}", texts.increment("visits", 1).await?);
+    if let Some(node) = node {
+        node.shutdown().await;
+    }
     Ok(())
 }
 
-/// The seed of the command line, and the secret of the environment.
-fn config() -> Result<ClientConfig, Box<dyn Error>> {
+/// How to reach the seed of the command line, or else a node that is started here.
+async fn config() -> Result<(ClientConfig, Option<Node>), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some("--seed"), Some(seed), None) = (args.next().as_deref(), args.next(), args.next()) else {
-        return Err("usage: quic_client --seed HOST:PORT".into());
+    let seed = match (args.next().as_deref(), args.next(), args.next()) {
+        (None, None, None) => {
+            let node = Node::builder().ephemeral_ports().start().await?;
+            let config = ClientConfig::new([node.client_address().to_string()]);
+            return Ok((config, Some(node)));
+        }
+        (Some("--seed"), Some(seed), None) => seed,
+        _ => return Err("usage: quic_client [--seed HOST:PORT]".into()),
     };
     let config = ClientConfig::new([seed]);
     match std::env::var("RINGDOVE_SECRET") {
-        Ok(secret) => Ok(config.secret(&Secret::new(secret)?)?),
-        Err(_) => Ok(config),
+        Ok(secret) => Ok((config.secret(&Secret::new(secret)?)?, None)),
+        Err(_) => Ok((config, None)),
     }
 }

@@ -1,15 +1,14 @@
 //! A session cache as a web server would have it: sessions that live while they are used, logins
 //! that don't overwrite each other, and requests of one session counted on any number of servers.
 //!
-//! Start a node, then the example:
-//!
 //! ```text
-//! cargo run --release
-//! cargo run --release --example session_cache -- --seed 127.0.0.1:7379
+//! cargo run --release --example session_cache
 //! ```
 //!
-//! Any member of a cluster will do as the seed. A cluster with a secret needs `RINGDOVE_SECRET`.
+//! This starts a node of its own. With `-- --seed HOST:PORT` it uses the cluster that has a member
+//! there; one with a secret needs `RINGDOVE_SECRET`.
 
+use ringdove::Node;
 use ringdove::client::{Client, ClientConfig};
 use ringdove::drivers::pki::Secret;
 use ringdove::map::{Caller, Map, MapOptions};
@@ -60,7 +59,8 @@ impl<C: Caller> SessionCache<C> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let client = Client::connect(config()?).await?;
+    let (config, node) = config().await?;
+    let client = Client::connect(config).await?;
     let options = MapOptions { ttl: Some(SESSION_LIFE), ..MapOptions::default() };
     let cache = SessionCache { sessions: client.map_with("web sessions", options).await? };
     cache.sessions.clear().await?;
@@ -85,18 +85,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{USERS} users, {requests} requests in {:?}", begun.elapsed());
     println!("{} sessions are open", cache.sessions.len().await?);
     println!("one of them lives for {:?}", cache.sessions.ttl("session:0").await?);
+    if let Some(node) = node {
+        node.shutdown().await;
+    }
     Ok(())
 }
 
-/// The seed of the command line, and the secret of the environment.
-fn config() -> Result<ClientConfig, Box<dyn Error>> {
+/// How to reach the seed of the command line, or else a node that is started here.
+async fn config() -> Result<(ClientConfig, Option<Node>), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some("--seed"), Some(seed), None) = (args.next().as_deref(), args.next(), args.next()) else {
-        return Err("usage: session_cache --seed HOST:PORT".into());
+    let seed = match (args.next().as_deref(), args.next(), args.next()) {
+        (None, None, None) => {
+            let node = Node::builder().ephemeral_ports().start().await?;
+            let config = ClientConfig::new([node.client_address().to_string()]);
+            return Ok((config, Some(node)));
+        }
+        (Some("--seed"), Some(seed), None) => seed,
+        _ => return Err("usage: session_cache [--seed HOST:PORT]".into()),
     };
     let config = ClientConfig::new([seed]);
     match std::env::var("RINGDOVE_SECRET") {
-        Ok(secret) => Ok(config.secret(&Secret::new(secret)?)?),
-        Err(_) => Ok(config),
+        Ok(secret) => Ok((config.secret(&Secret::new(secret)?)?, None)),
+        Err(_) => Ok((config, None)),
     }
 }
