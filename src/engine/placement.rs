@@ -21,7 +21,7 @@ use super::ids::NodeId;
 use super::table::Table;
 use ring::Ring;
 use share::{apportion, shares};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A member that may hold partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,9 @@ pub fn desired(
 const PAIRED_NODES_MAX: usize = 1_024;
 /// How far the ring is walked for a preferred node before any will do.
 const PREFERENCE_MAX: usize = 32;
+/// Of so many copies that a node may give up the best is chosen. All of them would be a little
+/// better and, with many partitions, much slower.
+const CHOICE_MAX: usize = 64;
 /// A pair's count is compared in this many parts of a partition.
 const PAIR_PARTS: u64 = 1_024;
 
@@ -91,7 +94,7 @@ struct Layout<'a> {
     /// The owners of each partition.
     sets: Vec<Vec<Node>>,
     /// The partitions of each node.
-    held: Vec<Vec<usize>>,
+    held: Vec<BTreeSet<usize>>,
     /// Partitions in common, for each pair of nodes; empty beyond [`PAIRED_NODES_MAX`].
     pairs: Vec<u16>,
     /// Copies due to each node.
@@ -126,7 +129,7 @@ impl<'a> Layout<'a> {
             domain_count,
             zone,
             sets: vec![Vec::with_capacity(replicas); partitions],
-            held: vec![Vec::new(); nodes.len()],
+            held: vec![BTreeSet::new(); nodes.len()],
             pairs: vec![0; paired],
             quota: vec![0; nodes.len()],
             primary: vec![None; partitions],
@@ -138,12 +141,12 @@ impl<'a> Layout<'a> {
             self.count_pair(node, self.sets[partition][index], 1);
         }
         self.sets[partition].push(node);
-        self.held[node].push(partition);
+        self.held[node].insert(partition);
     }
 
     fn remove(&mut self, partition: usize, node: Node) {
         self.sets[partition].retain(|&other| other != node);
-        self.held[node].retain(|&other| other != partition);
+        self.held[node].remove(&partition);
         for index in 0..self.sets[partition].len() {
             self.count_pair(node, self.sets[partition][index], -1);
         }
@@ -307,10 +310,12 @@ impl<'a> Layout<'a> {
         for node in 0..self.nodes.len() {
             let primaries_max =
                 (partitions * u64::from(self.nodes[node].weight)).div_ceil(total_weight) as usize;
+            let mut start = 0;
             while self.held[node].len() > self.quota[node] {
                 let as_primary = primaries[node] > primaries_max;
-                match self.best_move(node, as_primary) {
+                match self.best_move(node, as_primary, start) {
                     Some((partition, to)) => {
+                        start = partition;
                         if self.sets[partition].first() == Some(&node) {
                             primaries[node] -= 1;
                         }
@@ -324,15 +329,17 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The partition that `node` should give up and the node below its quota that should have it.
-    fn best_move(&self, node: Node, as_primary: bool) -> Option<(usize, Node)> {
+    /// The partition that `node` should give up, looked for from `start` on, and the node below its
+    /// quota that should have it.
+    fn best_move(&self, node: Node, as_primary: bool, start: usize) -> Option<(usize, Node)> {
         let mut roomy: Vec<Node> = (0..self.nodes.len()).filter(|&other| self.has_room(other)).collect();
         roomy.sort_by_key(|&other| self.fullness(other));
         roomy.into_iter().find_map(|to| {
-            self.held[node]
-                .iter()
+            let around = self.held[node].range(start..).chain(self.held[node].range(..start));
+            around
                 .copied()
                 .filter(|&partition| self.fits(partition, to, Some(node)))
+                .take(CHOICE_MAX)
                 .min_by_key(|&partition| {
                     let is_primary = self.sets[partition].first() == Some(&node);
                     let crowding = self.crowding(partition, to, Some(node));
@@ -397,7 +404,7 @@ impl<'a> Layout<'a> {
         }
         let partitions = self.sets.len();
         let weights: Vec<u64> = self.nodes.iter().map(|member| member.weight.into()).collect();
-        let caps: Vec<usize> = self.held.iter().map(Vec::len).collect();
+        let caps: Vec<usize> = self.held.iter().map(BTreeSet::len).collect();
         let quota = apportion(partitions, &shares(partitions, &weights, &caps), &count, &caps);
 
         for partition in 0..partitions {
@@ -417,10 +424,10 @@ impl<'a> Layout<'a> {
                 count[node] += 1;
             }
         }
-        let mut led = vec![Vec::new(); self.nodes.len()];
+        let mut led = vec![BTreeSet::new(); self.nodes.len()];
         for (partition, primary) in self.primary.iter().enumerate() {
             if let Some(node) = primary {
-                led[*node].push(partition);
+                led[*node].insert(partition);
             }
         }
         for node in 0..self.nodes.len() {
@@ -430,7 +437,7 @@ impl<'a> Layout<'a> {
 
     /// Relieves `node` of being primary once, through other owners if need be. Returns whether
     /// there was a way.
-    fn pass_on(&mut self, node: Node, led: &mut [Vec<usize>], quota: &[usize]) -> bool {
+    fn pass_on(&mut self, node: Node, led: &mut [BTreeSet<usize>], quota: &[usize]) -> bool {
         let mut from: Vec<Option<(Node, usize)>> = vec![None; self.nodes.len()];
         let mut queue = VecDeque::from([node]);
         while let Some(giver) = queue.pop_front() {
@@ -447,8 +454,8 @@ impl<'a> Layout<'a> {
                     let mut taker = taker;
                     while let Some((giver, partition)) = from[taker] {
                         self.primary[partition] = Some(taker);
-                        led[giver].retain(|&other| other != partition);
-                        led[taker].push(partition);
+                        led[giver].remove(&partition);
+                        led[taker].insert(partition);
                         taker = giver;
                     }
                     return true;
