@@ -174,6 +174,12 @@ impl Cluster {
             self.controller.member_heard(self.now, node, fake.alive);
         }
         self.controller.lead(self.now, Arc::new(self.table.clone()));
+        // Nodes repeat their wish to join until the table shows them.
+        for (&node, fake) in &self.nodes {
+            if fake.alive && !self.table.members.contains_key(&node) {
+                self.controller.join(self.now, member(node.0));
+            }
+        }
         self.drain();
     }
 
@@ -395,7 +401,12 @@ impl Cluster {
     pub(super) fn is_converged(&self) -> bool {
         let status = self.controller.status();
         let leavers = self.table.members.values().any(|member| member.status == MemberStatus::Leaving);
+        // A death or a join that the table doesn't show yet: its proposal may have been lost.
+        let unseen = self.nodes.iter().any(|(&node, fake)| {
+            fake.alive != self.table.is_live(node) && !self.table.is_retired(node)
+        });
         self.table.partitions.iter().all(|assignment| assignment.epoch > Epoch(0))
+            && !unseen
             && status.dead.is_empty()
             && status.under_replicated.is_empty()
             && status.learners + status.migrations_wanted == 0
