@@ -119,9 +119,10 @@ impl PartitionId {
 }
 
 impl Incarnation {
-    /// The first life of a cluster: 48 random bits name the lineage.
+    /// The first life of a cluster: random bits name the lineage, 16 bits count its lives. Below
+    /// 2⁶³, so that a signed integer holds it in replies.
     pub fn first(entropy: u64) -> Incarnation {
-        Incarnation((entropy | 1 << 63) & !0xFFFF)
+        Incarnation((entropy >> 1 | 1 << 62) & !0xFFFF)
     }
 
     /// The next life of the same cluster.

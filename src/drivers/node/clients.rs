@@ -109,7 +109,8 @@ impl AwaitedMaps {
 
 /// Answers a request with what the engine replied.
 fn complete(session: &mut ClientSession, ticket: Ticket, reply: &[u8]) {
-    let outcomes: [(&[u8], Outcome); 4] = [
+    let outcomes: [(&[u8], Outcome); 5] = [
+        (b"-INDOUBT The retried ", Outcome::Refused(Refusal::Forgotten)),
         (b"-TRYAGAIN ", Outcome::TryAgain { retry_ms: 100 }),
         (b"-NOREPLICAS ", Outcome::Refused(Refusal::NoReplicas)),
         (b"-CLUSTERDOWN ", Outcome::Refused(Refusal::ClusterDown)),
