@@ -402,9 +402,10 @@ impl Cluster {
         let status = self.controller.status();
         let leavers = self.table.members.values().any(|member| member.status == MemberStatus::Leaving);
         // A death or a join that the table doesn't show yet: its proposal may have been lost.
-        let unseen = self.nodes.iter().any(|(&node, fake)| {
-            fake.alive != self.table.is_live(node) && !self.table.is_retired(node)
-        });
+        let unseen = self
+            .nodes
+            .iter()
+            .any(|(&node, fake)| fake.alive != self.table.is_live(node) && !self.table.is_retired(node));
         self.table.partitions.iter().all(|assignment| assignment.epoch > Epoch(0))
             && !unseen
             && status.dead.is_empty()
