@@ -245,6 +245,19 @@ impl Arena {
         }
     }
 
+    /// Reads each cache line of the entry's slot, the first few that is, to bring them into the
+    /// cache. A large entry only has its page read.
+    #[inline]
+    pub(super) fn touch(&self, id: EntryId) -> u64 {
+        const LINE_BYTES: usize = 64;
+        let page = &self.pages[id.page()];
+        let Body::Slots(bytes) = &page.body else { return 0 };
+        let slot_bytes = usize::from(page.slot_bytes);
+        let start = id.slot() * slot_bytes;
+        let byte = |at: usize| u64::from(bytes[start + at.min(slot_bytes - 1)]);
+        byte(0) ^ byte(LINE_BYTES) ^ byte(2 * LINE_BYTES)
+    }
+
     /// The entry, read.
     #[inline]
     pub(super) fn view(&self, id: EntryId) -> EntryView<'_> {
@@ -268,7 +281,7 @@ impl Arena {
             let bytes = view.to_large(value_hash);
             self.fill_large(id, bytes);
         } else {
-            view.write_small(self.bytes_mut(id));
+            view.write_small(value_hash, self.bytes_mut(id));
         }
         id
     }
@@ -294,7 +307,7 @@ impl Arena {
             let bytes = view.to_large(value_hash);
             self.fill_large(id, bytes);
         } else {
-            view.write_small(self.bytes_mut(id));
+            view.write_small(value_hash, self.bytes_mut(id));
         }
         id
     }
@@ -461,8 +474,7 @@ impl Arena {
     /// Moves an entry to another page of its class.
     pub(super) fn relocate(&mut self, id: EntryId) -> EntryId {
         let copy = self.bytes(id).to_vec();
-        let view = entry::read(&copy);
-        let moved = self.insert(&view, 0);
+        let moved = self.insert(&entry::read(&copy), entry::value_hash(&copy));
         self.remove(id);
         moved
     }

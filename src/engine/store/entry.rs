@@ -2,7 +2,7 @@
 //!
 //! One piece of bytes, little-endian: `version u64, accessed_s u32, frequency u8, flags u8,
 //! map u16`, then the lengths (`key_len u16, value_len u16`; in a large entry `key_len u32` and
-//! the value fills the rest), then `expire_at_ms u64` if flagged, `value_hash u64` if large, the
+//! the value fills the rest), then `expire_at_ms u64` if flagged, `value_hash u64` if flagged, the
 //! key, the value. 20 bytes beside key and value for a small entry that never expires.
 
 use super::digest::entry_hash;
@@ -19,6 +19,11 @@ const HEADER_BYTES_MAX: usize = FIXED_BYTES + 16;
 const FLAG_KIND: u8 = 0b0000_0111;
 const FLAG_EXPIRES: u8 = 0b0000_1000;
 const FLAG_LARGE: u8 = 0b0001_0000;
+const FLAG_HASHED: u8 = 0b0010_0000;
+
+/// Values from this length on have their hash stored, which costs them at most 3 %; hashing a
+/// shorter one again is cheap.
+const HASHED_VALUE_BYTES_MIN: usize = 256;
 
 /// What an entry's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +101,7 @@ pub(super) struct Shape {
 
 impl EntryView<'_> {
     pub(super) fn shape(&self) -> Shape {
-        let expiry_bytes = if self.expire_at_ms != 0 { 8 } else { 0 };
-        let bytes = FIXED_BYTES + expiry_bytes + self.key.len() + self.value.len();
+        let bytes = FIXED_BYTES + self.optional_bytes() + self.key.len() + self.value.len();
         if bytes <= SMALL_BYTES_MAX {
             Shape { bytes, large: false }
         } else {
@@ -107,7 +111,14 @@ impl EntryView<'_> {
         }
     }
 
-    fn header(&self, value_hash: Option<u64>) -> ([u8; HEADER_BYTES_MAX], usize) {
+    /// Header fields of a small entry that only some have.
+    fn optional_bytes(&self) -> usize {
+        let expiry_bytes = if self.expire_at_ms != 0 { 8 } else { 0 };
+        let hash_bytes = if self.value.len() >= HASHED_VALUE_BYTES_MIN { 8 } else { 0 };
+        expiry_bytes + hash_bytes
+    }
+
+    fn header(&self, value_hash: u64, large: bool) -> ([u8; HEADER_BYTES_MAX], usize) {
         let mut header = [0; HEADER_BYTES_MAX];
         let mut flags = self.kind as u8;
         let mut len = FIXED_BYTES;
@@ -115,28 +126,30 @@ impl EntryView<'_> {
         header[8..12].copy_from_slice(&self.accessed_s.to_le_bytes());
         header[12] = self.frequency;
         header[14..16].copy_from_slice(&self.map.0.to_le_bytes());
-        if let Some(value_hash) = value_hash {
-            flags |= FLAG_LARGE | FLAG_EXPIRES;
+        if large {
+            flags |= FLAG_LARGE;
             header[16..20].copy_from_slice(&(self.key.len() as u32).to_le_bytes());
-            header[20..28].copy_from_slice(&self.expire_at_ms.to_le_bytes());
-            header[28..36].copy_from_slice(&value_hash.to_le_bytes());
-            len = HEADER_BYTES_MAX;
         } else {
             header[16..18].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
             header[18..20].copy_from_slice(&(self.value.len() as u16).to_le_bytes());
-            if self.expire_at_ms != 0 {
-                flags |= FLAG_EXPIRES;
-                header[20..28].copy_from_slice(&self.expire_at_ms.to_le_bytes());
-                len += 8;
-            }
+        }
+        if large || self.expire_at_ms != 0 {
+            flags |= FLAG_EXPIRES;
+            header[len..len + 8].copy_from_slice(&self.expire_at_ms.to_le_bytes());
+            len += 8;
+        }
+        if large || self.value.len() >= HASHED_VALUE_BYTES_MIN {
+            flags |= FLAG_HASHED;
+            header[len..len + 8].copy_from_slice(&value_hash.to_le_bytes());
+            len += 8;
         }
         header[13] = flags;
         (header, len)
     }
 
     /// Writes a small entry at the front of its slot.
-    pub(super) fn write_small(&self, slot: &mut [u8]) {
-        let (header, len) = self.header(None);
+    pub(super) fn write_small(&self, value_hash: u64, slot: &mut [u8]) {
+        let (header, len) = self.header(value_hash, false);
         let (head, rest) = slot.split_at_mut(len);
         head.copy_from_slice(&header[..len]);
         let (key, rest) = rest.split_at_mut(self.key.len());
@@ -146,7 +159,7 @@ impl EntryView<'_> {
 
     /// A large entry in an allocation of exactly its size.
     pub(super) fn to_large(self, value_hash: u64) -> Box<[u8]> {
-        let (header, len) = self.header(Some(value_hash));
+        let (header, len) = self.header(value_hash, true);
         let mut bytes = Vec::with_capacity(len + self.key.len() + self.value.len());
         bytes.extend_from_slice(&header[..len]);
         bytes.extend_from_slice(self.key);
@@ -175,12 +188,12 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 #[inline]
 fn key_span(bytes: &[u8]) -> (usize, usize) {
     let flags = bytes[13];
-    if flags & FLAG_LARGE != 0 {
-        (HEADER_BYTES_MAX, u32_at(bytes, 16) as usize)
-    } else {
-        let expiry_bytes = if flags & FLAG_EXPIRES != 0 { 8 } else { 0 };
-        (FIXED_BYTES + expiry_bytes, usize::from(u16_at(bytes, 16)))
-    }
+    let key_len = match flags & FLAG_LARGE {
+        0 => usize::from(u16_at(bytes, 16)),
+        _ => u32_at(bytes, 16) as usize,
+    };
+    let optional = u32::from(flags & (FLAG_EXPIRES | FLAG_HASHED)).count_ones() as usize * 8;
+    (FIXED_BYTES + optional, key_len)
 }
 
 /// Reads an entry from its slot or allocation.
@@ -230,9 +243,13 @@ pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
     if bytes[13] & FLAG_EXPIRES != 0 { u64_at(bytes, FIXED_BYTES) } else { 0 }
 }
 
-/// The hash of the value: remembered by large entries, computed for small ones.
+/// The hash of the value: stored with long ones, computed for short ones.
 pub(super) fn value_hash(bytes: &[u8]) -> u64 {
-    if bytes[13] & FLAG_LARGE != 0 { u64_at(bytes, FIXED_BYTES + 8) } else { xxh3_64(read(bytes).value) }
+    let flags = bytes[13];
+    if flags & FLAG_HASHED == 0 {
+        return xxh3_64(read(bytes).value);
+    }
+    u64_at(bytes, if flags & FLAG_EXPIRES != 0 { FIXED_BYTES + 8 } else { FIXED_BYTES })
 }
 
 /// The hash of the entry for the digests.

@@ -240,10 +240,10 @@ impl Index {
         (places, None)
     }
 
-    /// The slot at a prefix's home, to bring it into the cache.
+    /// Reads where a look for this prefix goes, to bring it into the cache.
     #[inline]
-    pub(super) fn home_slot(&self, prefix: u32) -> u64 {
-        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| segment.home_slot(prefix))
+    pub(super) fn touch(&self, prefix: u32) -> u64 {
+        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| segment.touch(prefix))
     }
 
     /// The first entry with this prefix, if there is one.

@@ -95,10 +95,12 @@ impl Segment {
         ((within * u64::from(self.homes)) >> 32) as usize
     }
 
-    /// The raw slot at the home of a prefix; zero beyond the table.
+    /// Reads the slots where a look for this prefix goes: at its home and a cache line further.
     #[inline]
-    pub(super) fn home_slot(&self, prefix: u32) -> u64 {
-        self.slots.get(self.home(prefix)).copied().unwrap_or(0)
+    pub(super) fn touch(&self, prefix: u32) -> u64 {
+        let home = self.home(prefix);
+        let slot = |at: usize| self.slots.get(at).copied().unwrap_or(0);
+        slot(home) ^ slot(home + 7)
     }
 
     /// The first position with this prefix whose entry `is_it` accepts.

@@ -257,14 +257,14 @@ impl Shard {
     /// the results to [`std::hint::black_box`], so that the reads are not optimised away.
     #[inline]
     pub fn touch_slots(&self, hash: u64) -> u64 {
-        self.index.home_slot((hash >> 32) as u32)
+        self.index.touch((hash >> 32) as u32) ^ self.digests.bucket((hash >> 56) as u8)
     }
 
     /// Reads the entry with this hash; see [`touch_slots`](Shard::touch_slots).
     #[inline]
     pub fn touch_entry(&self, arena: &Arena, hash: u64) -> u64 {
         match self.index.first_of((hash >> 32) as u32) {
-            Some(id) => u64::from(arena.bytes(id).last().copied().unwrap_or(0)),
+            Some(id) => arena.touch(id),
             None => 0,
         }
     }
