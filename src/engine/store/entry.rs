@@ -214,7 +214,7 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
         expire_at_ms: expire_at_ms(bytes),
         version: version(bytes),
         accessed_s: accessed_s(bytes),
-        frequency: bytes[12],
+        frequency: frequency(bytes),
     }
 }
 
@@ -235,6 +235,10 @@ pub(super) fn version(bytes: &[u8]) -> Version {
 
 pub(super) fn accessed_s(bytes: &[u8]) -> u32 {
     u32_at(bytes, 8)
+}
+
+pub(super) fn frequency(bytes: &[u8]) -> u8 {
+    bytes[12]
 }
 
 /// Absolute expiry; 0 is never.

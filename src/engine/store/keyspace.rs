@@ -299,22 +299,22 @@ impl<'a> Keyspace<'a> {
 
     fn note_use(&mut self, place: Place, hash: u64) {
         let id = self.shard.id(place);
-        let view = self.arena.view(id);
+        let bytes = self.arena.bytes(id);
+        let (accessed_s, frequency) = (entry::accessed_s(bytes), entry::frequency(bytes));
         let now_s = now_s(self.context.now);
-        let idle_ms = self.context.map_defaults(view.map).idle_ms;
-        let since_s = now_s.saturating_sub(view.accessed_s);
-        if idle_ms > 0 && u64::from(since_s) * 1_000 > idle_ms / 4 {
-            let effect = Effect::Expire {
-                map: view.map,
-                key: view.key,
-                expire_at_ms: view.expire_at_ms,
-                version: view.version,
-            };
-            self.log.push_hashed(&effect, Some(hash));
+        let since_s = now_s.saturating_sub(accessed_s);
+        if entry::map(bytes) != MapId(0) {
+            let view = entry::read(bytes);
+            let idle_ms = self.context.map_defaults(view.map).idle_ms;
+            if idle_ms > 0 && u64::from(since_s) * 1_000 > idle_ms / 4 {
+                let EntryView { map, key, expire_at_ms, version, .. } = view;
+                let effect = Effect::Expire { map, key, expire_at_ms, version };
+                self.log.push_hashed(&effect, Some(hash));
+            }
         }
-        let frequency = frequency_after_use(view.frequency, since_s, mix(self.context.entropy, hash));
-        if now_s != view.accessed_s || frequency != view.frequency {
-            self.arena.set_used(id, now_s, frequency);
+        let used = frequency_after_use(frequency, since_s, mix(self.context.entropy, hash));
+        if now_s != accessed_s || used != frequency {
+            self.arena.set_used(id, now_s, used);
         }
     }
 }
@@ -322,10 +322,11 @@ impl<'a> Keyspace<'a> {
 /// A logarithmic counter as Redis's LFU has it: one less a minute, one more by a chance that
 /// shrinks as it grows.
 fn frequency_after_use(frequency: u8, since_s: u32, entropy: u64) -> u8 {
-    const LOG_FACTOR: u32 = 10;
+    const LOG_FACTOR: u64 = 10;
     let decayed = frequency.saturating_sub((since_s / 60).min(255) as u8);
-    let base = u32::from(decayed.saturating_sub(FREQUENCY_NEW));
-    let is_counted = (entropy as u32) < u32::MAX / (base * LOG_FACTOR + 1);
+    let odds = u64::from(decayed.saturating_sub(FREQUENCY_NEW)) * LOG_FACTOR + 1;
+    // True once in `odds`: a 32-bit random number below 2^32 / odds.
+    let is_counted = (entropy >> 32) * odds < 1 << 32;
     decayed.saturating_add(u8::from(is_counted))
 }
 
