@@ -55,13 +55,17 @@ impl Keyspace<'_> {
     /// the policy finds nothing more here, and returns by how much it fell. Every entry that goes
     /// has its delete record.
     ///
+    /// One call takes at most a sixteenth of the entries (and may always take 16): a shortage of
+    /// the node is to be spread over its partitions, not to empty the first one.
+    ///
     /// Named maps over their own budget are trimmed first, whatever the policy: a goal of zero
     /// does only that.
     pub fn evict(&mut self, policy: Eviction, bytes_goal: u64) -> u64 {
         let before = self.arena.bytes_used();
         self.trim_maps();
+        let rounds_max = (self.shard.len() / 16).max(16) as u64;
         let mut round = 0;
-        while before.saturating_sub(self.arena.bytes_used()) < bytes_goal {
+        while round < rounds_max && before.saturating_sub(self.arena.bytes_used()) < bytes_goal {
             if self.shard.has_trash() {
                 self.shard.tidy(self.arena, 64);
                 continue;

@@ -211,11 +211,11 @@ impl<'a> Keyspace<'a> {
     /// nothing while nothing is due. Call it every 100 ms or so: an entry goes within a second or
     /// two of its expiry, without being read.
     ///
-    /// It also frees what a clear left, and looks through maps with an idle time bit by bit.
+    /// It also [tidies](Shard::tidy) the shard a little, and looks through maps with an idle time
+    /// bit by bit.
     pub fn sweep_expired(&mut self, budget: usize) -> usize {
-        if self.shard.has_trash() {
-            self.shard.tidy(self.arena, budget);
-        }
+        const TIDY_BUDGET: usize = 1_024;
+        self.shard.tidy(self.arena, budget.min(TIDY_BUDGET));
         let now_s = now_s(self.context.now);
         let mut deleted = 0;
         let mut from = Place::default();

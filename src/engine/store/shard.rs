@@ -160,8 +160,11 @@ impl Shard {
         range.end
     }
 
-    /// Applies the next record of the log, as backups and learners do.
+    /// Applies the next record of the log, as backups and learners do. Frees some of what a clear
+    /// left, too.
     pub fn apply(&mut self, arena: &mut Arena, effect: &Effect<'_>, now: Now) {
+        const FREED_PER_RECORD: usize = 16;
+        self.empty_trash(arena, FREED_PER_RECORD);
         match *effect {
             Effect::Put { map, key, value, kind, expire_at_ms, version } => {
                 let hash = KeyRef::new(map, key).hash;
