@@ -7,9 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use ringdove::engine::hlc::Hlc;
 use ringdove::engine::ids::{MapId, PartitionId, Slot};
 use ringdove::engine::record::{Limits, RecordLog};
-use ringdove::engine::store::{
-    Arena, EntryKind, FencingToken, KeyRef, Keyspace, KeyspaceContext, Shard,
-};
+use ringdove::engine::store::{Arena, EntryKind, FencingToken, KeyRef, Keyspace, KeyspaceContext, Shard};
 use ringdove::engine::time::Now;
 use std::hint::black_box;
 use std::time::Duration;

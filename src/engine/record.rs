@@ -98,9 +98,7 @@ impl<'a> Effect<'a> {
     /// The key that this concerns; `None` if it concerns all keys of its map, or none.
     pub fn key(&self) -> Option<&'a [u8]> {
         match *self {
-            Effect::Put { key, .. } | Effect::Delete { key, .. } | Effect::Expire { key, .. } => {
-                Some(key)
-            }
+            Effect::Put { key, .. } | Effect::Delete { key, .. } | Effect::Expire { key, .. } => Some(key),
             Effect::Clear { .. } | Effect::Remember(_) => None,
         }
     }

@@ -405,8 +405,7 @@ impl Arena {
         let (body, slot_bytes, slot_count) = if class == CLASS_COUNT {
             (Body::Large(vec![Box::default(); LARGE_SLOT_COUNT]), 0, LARGE_SLOT_COUNT)
         } else {
-            let bytes =
-                self.spare.pop().unwrap_or_else(|| vec![0; PAGE_BYTES].into_boxed_slice());
+            let bytes = self.spare.pop().unwrap_or_else(|| vec![0; PAGE_BYTES].into_boxed_slice());
             let slot_bytes = class_bytes(class);
             (Body::Slots(bytes), slot_bytes, PAGE_BYTES / slot_bytes)
         };

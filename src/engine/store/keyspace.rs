@@ -175,11 +175,7 @@ impl<'a> Keyspace<'a> {
         self.random_where(entropy, |view| view.map == map)
     }
 
-    fn random_where(
-        &self,
-        entropy: u64,
-        accept: impl Fn(&EntryView<'_>) -> bool,
-    ) -> Option<EntryView<'_>> {
+    fn random_where(&self, entropy: u64, accept: impl Fn(&EntryView<'_>) -> bool) -> Option<EntryView<'_>> {
         const TRIES: u64 = 32;
         let accept = |view: &EntryView<'_>| {
             !self.is_gone(view.map, view.expire_at_ms, view.accessed_s) && accept(view)

@@ -52,15 +52,7 @@ fn homes_in(capacity: usize) -> u32 {
 impl Segment {
     /// An empty segment; it allocates with the first entry.
     pub(super) fn new(first: u32, depth: u8) -> Segment {
-        Segment {
-            slots: Vec::new(),
-            due_s: Vec::new(),
-            homes: 0,
-            len: 0,
-            next_due_s: NEVER_S,
-            first,
-            depth,
-        }
+        Segment { slots: Vec::new(), due_s: Vec::new(), homes: 0, len: 0, next_due_s: NEVER_S, first, depth }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -379,8 +371,7 @@ mod tests {
                     segment.insert(prefix, EntryId(step + 1), due_s);
                     model.push((prefix, step + 1, due_s));
                 } else {
-                    let (prefix, id, _) =
-                        model.swap_remove(next(&mut seed) as usize % model.len());
+                    let (prefix, id, _) = model.swap_remove(next(&mut seed) as usize % model.len());
                     let at = segment.find(prefix, |found| found.0 == id).expect("it was inserted");
                     segment.remove(at);
                 }

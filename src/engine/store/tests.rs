@@ -153,18 +153,14 @@ fn model_run(seed: u64) {
             40..65 => {
                 let found = keyspace.get(key).map(|view| (view.value.to_vec(), view.expire_at_ms));
                 let modelled = model.get_mut(&at);
-                assert_eq!(
-                    found,
-                    modelled.as_ref().map(|entry| (entry.value.clone(), entry.expire_at_ms))
-                );
+                assert_eq!(found, modelled.as_ref().map(|entry| (entry.value.clone(), entry.expire_at_ms)));
                 if let Some(entry) = modelled {
                     entry.used_s = now_ms / 1_000;
                 }
             }
             65..78 => assert_eq!(keyspace.delete(key), model.remove(&at).is_some()),
             78..88 => {
-                let expire_at_ms =
-                    if random.below(3) == 0 { 0 } else { now_ms + 1 + random.below(40_000) };
+                let expire_at_ms = if random.below(3) == 0 { 0 } else { now_ms + 1 + random.below(40_000) };
                 let modelled = model.get_mut(&at);
                 assert_eq!(keyspace.set_expiry(key, expire_at_ms), modelled.is_some());
                 if let Some(entry) = modelled {
@@ -417,7 +413,9 @@ fn lru_eviction_keeps_what_is_used() {
     }
     assert_eq!(primary.log.count(), 4_000 - primary.shard.len());
     let kept = (0..1_000)
-        .filter(|i| primary.shard.get(&primary.arena, KeyRef::new(UNNAMED, format!("key:{i}").as_bytes())).is_some())
+        .filter(|i| {
+            primary.shard.get(&primary.arena, KeyRef::new(UNNAMED, format!("key:{i}").as_bytes())).is_some()
+        })
         .count();
     assert!(kept > 970, "{kept} of 1,000 used ones kept");
     assert_eq!(primary.keyspace().evict(Eviction::NoEviction, 1_000), 0);
@@ -493,8 +491,10 @@ fn overwriting_with_random_sizes_does_not_leak() {
         for _ in 0..400 {
             primary.shard.tidy(&mut primary.arena, 256);
         }
-        let live_bytes: usize =
-            contents(&primary.shard, &primary.arena).iter().map(|((_, key), (value, ..))| key.len() + value.len() + 20).sum();
+        let live_bytes: usize = contents(&primary.shard, &primary.arena)
+            .iter()
+            .map(|((_, key), (value, ..))| key.len() + value.len() + 20)
+            .sum();
         live_bytes_max = live_bytes_max.max(live_bytes as u64);
         let used = primary.arena.bytes_used();
         let resident = primary.arena.bytes_resident();
@@ -529,7 +529,10 @@ fn sparse_pages_are_drained() {
     primary.shard.check();
     for i in (0..60_000).step_by(8) {
         let key = format!("key:{i}");
-        assert_eq!(primary.keyspace().peek(KeyRef::new(UNNAMED, key.as_bytes())).map(|view| view.value.len()), Some(64));
+        assert_eq!(
+            primary.keyspace().peek(KeyRef::new(UNNAMED, key.as_bytes())).map(|view| view.value.len()),
+            Some(64)
+        );
     }
 }
 

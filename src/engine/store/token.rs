@@ -16,9 +16,7 @@ use std::fmt;
 /// assert!(later > early);
 /// assert_eq!(early.to_string(), "1-2-9");
 /// ```
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FencingToken {
     /// The life of the cluster.
     pub incarnation: Incarnation,
