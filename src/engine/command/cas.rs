@@ -3,17 +3,18 @@
 //! A version is that of the value (a reading of the partition's clock), grows with every write of
 //! the key and is never 0, so that 0 can stand for "absent".
 
-use crate::engine::store::{EntryKind, KeyRef};
 use super::execution::{Execution, check_not_lock, string_at};
 use super::number::parse_integer;
 use super::refusal::Refusal;
 use super::set_options::{Grammar, SetOptions};
 use super::spec::{CommandSpec, Flags, Group};
+use crate::engine::store::{EntryKind, KeyRef};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM).and(Flags::FAST);
 const R: Group = Group::Ringdove;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(R, "rd.getv", 2, READ, getv, "0.1.0", "Get the value of a key and its version"),
     CommandSpec::key(R, "rd.setv", -3, WRITE, setv, "0.1.0", "Set the value of a key and return its version; options as SET, without GET"),
@@ -104,7 +105,12 @@ fn expire_at(e: &mut Execution<'_, '_>, key: KeyRef<'_>, options: &SetOptions<'_
     })
 }
 
-fn put(e: &mut Execution<'_, '_>, key: KeyRef<'_>, value: &[u8], options: &SetOptions<'_>) -> Result<(), Refusal> {
+fn put(
+    e: &mut Execution<'_, '_>,
+    key: KeyRef<'_>,
+    value: &[u8],
+    options: &SetOptions<'_>,
+) -> Result<(), Refusal> {
     let expire_at_ms = expire_at(e, key, options)?;
     let version = e.keys.put(key, EntryKind::String, value, expire_at_ms);
     e.reply.count(version.0);

@@ -9,6 +9,7 @@ use super::spec::{CommandSpec, Flags, Group};
 const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM).and(Flags::FAST);
 const S: Group = Group::String;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(S, "incr", 2, WRITE, incr, "1.0.0", "Increment the integer value of a key by one"),
     CommandSpec::key(S, "decr", 2, WRITE, decr, "1.0.0", "Decrement the integer value of a key by one"),

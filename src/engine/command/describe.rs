@@ -45,7 +45,9 @@ pub fn write_list(reply: &mut ReplyWriter<'_>, filter: &[&[u8]]) -> Result<(), R
             if kind.eq_ignore_ascii_case(b"PATTERN") {
                 Box::new(|spec| glob_matches_any_case(value, spec.name.as_bytes()))
             } else if kind.eq_ignore_ascii_case(b"ACLCAT") {
-                Box::new(|spec| categories(spec).any(|category| category[1..].as_bytes().eq_ignore_ascii_case(value)))
+                Box::new(|spec| {
+                    categories(spec).any(|category| category[1..].as_bytes().eq_ignore_ascii_case(value))
+                })
             } else if kind.eq_ignore_ascii_case(b"MODULE") {
                 Box::new(|_| false)
             } else {
@@ -72,7 +74,9 @@ pub fn write_list(reply: &mut ReplyWriter<'_>, filter: &[&[u8]]) -> Result<(), R
 pub fn write_keys(reply: &mut ReplyWriter<'_>, args: &[&[u8]]) -> Result<(), Refusal> {
     let spec = match resolve(args) {
         Ok(spec) => spec,
-        Err(Refusal::Arity(_)) => return Err(Refusal::err("Invalid number of arguments specified for command")),
+        Err(Refusal::Arity(_)) => {
+            return Err(Refusal::err("Invalid number of arguments specified for command"));
+        }
         Err(_) => return Err(Refusal::err("Invalid command specified")),
     };
     let keys: Vec<_> = spec.keys.of(args).collect();
@@ -170,7 +174,11 @@ fn write_key_specs(reply: &mut ReplyWriter<'_>, spec: &CommandSpec) {
     reply.bulk(b"spec");
     reply.map(3);
     reply.bulk(b"lastkey");
-    reply.integer(if keys.last < 0 { i64::from(keys.last) } else { i64::from(keys.last) - i64::from(keys.first) });
+    reply.integer(if keys.last < 0 {
+        i64::from(keys.last)
+    } else {
+        i64::from(keys.last) - i64::from(keys.first)
+    });
     reply.bulk(b"keystep");
     reply.integer(i64::from(keys.step));
     reply.bulk(b"limit");

@@ -1,10 +1,10 @@
 //! Running one command at the primary of one partition.
 
-use crate::engine::store::{EntryKind, EntryView, KeyRef, Keyspace};
 use super::refusal::Refusal;
 use super::spec::CommandSpec;
 use crate::engine::ids::MapId;
 use crate::engine::resp::{Proto, ReplyWriter};
+use crate::engine::store::{EntryKind, EntryView, KeyRef, Keyspace};
 
 /// A command on its way to [`execute`].
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,11 @@ impl<'a> Execution<'a, '_> {
     /// Refuses a value that would be too long.
     #[inline]
     pub(super) fn check_value_len(&self, bytes: usize) -> Result<(), Refusal> {
-        if bytes > self.keys.context().limits.value_bytes_max as usize { Err(Refusal::ValueTooLong) } else { Ok(()) }
+        if bytes > self.keys.context().limits.value_bytes_max as usize {
+            Err(Refusal::ValueTooLong)
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes a string; one that expires in the past is gone at once.

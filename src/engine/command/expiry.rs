@@ -10,6 +10,7 @@ const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
 const G: Group = Group::Generic;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(G, "expire", -3, WRITE, expire, "1.0.0", "Set a key's time to live in seconds"),
     CommandSpec::key(G, "pexpire", -3, WRITE, pexpire, "2.6.0", "Set a key's time to live in milliseconds"),

@@ -305,7 +305,11 @@ mod tests {
 
     fn check(a: &str, b: &str, expected: &str) {
         let sum = Extended::parse(a.as_bytes()).unwrap().add(Extended::parse(b.as_bytes()).unwrap());
-        assert_eq!(sum.and_then(Extended::to_decimal).as_deref().unwrap_or("infinite"), expected, "{a} + {b}");
+        assert_eq!(
+            sum.and_then(Extended::to_decimal).as_deref().unwrap_or("infinite"),
+            expected,
+            "{a} + {b}"
+        );
     }
 
     #[test]
@@ -378,7 +382,9 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_number() {
-        for text in ["", " 1", "1 ", "abc", "1e", "1e+", ".", "-", "1.2.3", "nan", "0x", "1e99999", "1f", "--1"] {
+        for text in
+            ["", " 1", "1 ", "abc", "1e", "1e+", ".", "-", "1.2.3", "nan", "0x", "1e99999", "1f", "--1"]
+        {
             assert_eq!(Extended::parse(text.as_bytes()), None, "{text:?}");
         }
     }

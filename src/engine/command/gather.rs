@@ -77,7 +77,12 @@ enum Gathered {
     Sum(i64),
     AllOk,
     /// Entries so far, their bytes, and replies that came before their turn.
-    Concat { entries: usize, body: Vec<u8>, turn: u32, early: BTreeMap<u32, Vec<u8>> },
+    Concat {
+        entries: usize,
+        body: Vec<u8>,
+        turn: u32,
+        early: BTreeMap<u32, Vec<u8>>,
+    },
 }
 
 /// Consecutive partitions that are asked at once.
@@ -125,7 +130,13 @@ struct Scan {
 }
 
 impl Gather {
-    fn new(spec: &'static CommandSpec, args: &[&[u8]], proto: Proto, partition_count: u16, parts: Parts) -> Gather {
+    fn new(
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        proto: Proto,
+        partition_count: u16,
+        parts: Parts,
+    ) -> Gather {
         let mut text = Vec::with_capacity(args.iter().map(|arg| arg.len()).sum());
         let args = args.iter().map(|arg| {
             let start = text.len();
@@ -169,7 +180,14 @@ impl Gather {
                 // A cursor made up by the client may name a partition that doesn't exist: at the end.
                 let left = usize::from(partition_count.saturating_sub(partition));
                 let inner = (cursor & ((1 << CURSOR_BITS) - 1)).to_string();
-                let scan = Scan { inner, wanted: count, wanted_text: count.to_string(), next: 0, entries: 0, body: Vec::new() };
+                let scan = Scan {
+                    inner,
+                    wanted: count,
+                    wanted_text: count.to_string(),
+                    next: 0,
+                    entries: 0,
+                    body: Vec::new(),
+                };
                 let mut wave = Wave::new(partition, left);
                 wave.replies.truncate(left);
                 Parts::Scan { wave, scan: Box::new(scan) }
@@ -208,7 +226,9 @@ impl Gather {
             Parts::FirstValue { wave, .. } => {
                 args.extend((0..self.args.len()).map(arg));
                 let offset = (index - wave.first) as usize;
-                PartitionId(((usize::from(wave.partition) + offset) % usize::from(self.partition_count)) as u16)
+                PartitionId(
+                    ((usize::from(wave.partition) + offset) % usize::from(self.partition_count)) as u16,
+                )
             }
             Parts::Scan { wave, scan } => {
                 let offset = (index - wave.first) as u16;
@@ -247,14 +267,16 @@ impl Gather {
     pub fn on_reply(&mut self, index: u32, reply: &[u8]) -> Step {
         self.replied += 1;
         if reply.first().is_none_or(|&kind| kind == b'-') {
-            let reply = if reply.is_empty() { &b"-ERR no reply from a part of the command\r\n"[..] } else { reply };
+            let reply =
+                if reply.is_empty() { &b"-ERR no reply from a part of the command\r\n"[..] } else { reply };
             self.error.get_or_insert_with(|| reply.to_vec());
         }
         if self.error.is_none() {
             let accepted = match &mut self.parts {
                 Parts::Fixed { gathered, .. } => gathered.take(index, reply),
                 Parts::FirstValue { wave, .. } | Parts::Scan { wave, .. } => {
-                    let place = index.checked_sub(wave.first).and_then(|at| wave.replies.get_mut(at as usize));
+                    let place =
+                        index.checked_sub(wave.first).and_then(|at| wave.replies.get_mut(at as usize));
                     place.map(|place| *place = Some(reply.to_vec())).is_some()
                 }
             };
@@ -433,7 +455,12 @@ impl Part {
         if next >> CURSOR_BITS != 0 {
             return None;
         }
-        Some(Part { next, seen: usize::try_from(seen).ok()?, entries: usize::try_from(entries).ok()?, body: body.to_vec() })
+        Some(Part {
+            next,
+            seen: usize::try_from(seen).ok()?,
+            entries: usize::try_from(entries).ok()?,
+            body: body.to_vec(),
+        })
     }
 }
 

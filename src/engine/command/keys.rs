@@ -1,10 +1,10 @@
 //! Keys of any kind: DEL, EXISTS, TYPE, RENAME, COPY, OBJECT, MEMORY USAGE.
 
-use crate::engine::store::{EntryKind, EntryView, KeyRef};
 use super::execution::{Execution, check_not_lock};
-use super::number::parse_integer;
+use super::number::{check_database, parse_integer};
 use super::refusal::Refusal;
 use super::spec::{CommandSpec, Flags, Gathering, Group, KeyPositions, Route, SessionOp};
+use crate::engine::store::{EntryKind, EntryView, KeyRef};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const G: Group = Group::Generic;
@@ -12,6 +12,7 @@ const COUNTED: Route = Route::PerKey(Gathering::Sum);
 /// What an entry takes beside its key and value: header, index slot and rounding.
 const ENTRY_OVERHEAD_BYTES: usize = 36;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(G, "del", -2, Flags::WRITE, del, "1.0.0", "Delete a key").with_keys(KeyPositions::ALL).with_route(COUNTED),
     CommandSpec::key(G, "unlink", -2, Flags::WRITE.and(Flags::FAST), del, "4.0.0", "Delete a key, as DEL does")
@@ -117,10 +118,7 @@ fn copy(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
         if option.eq_ignore_ascii_case(b"REPLACE") {
             replace = true;
         } else if option.eq_ignore_ascii_case(b"DB") {
-            let index = options.next().ok_or(Refusal::Syntax)?;
-            if parse_integer(index).ok_or(Refusal::NotInteger)? != 0 {
-                return Err(Refusal::DatabaseIndex);
-            }
+            check_database(options.next().ok_or(Refusal::Syntax)?)?;
         } else {
             return Err(Refusal::Syntax);
         }

@@ -5,19 +5,20 @@
 //! Tokens of one key only ever grow (invariant h), so what a lock protects can refuse a holder
 //! whose lease ran out without its noticing.
 
-use crate::engine::store::{EntryKind, EntryView, FencingToken, KeyRef, Keyspace};
 use super::execution::Execution;
 use super::number::parse_integer;
 use super::refusal::Refusal;
 use super::spec::{CommandSpec, Flags, Group};
 use crate::engine::ids::{Epoch, Incarnation, Sequence};
 use crate::engine::resp::ReplyWriter;
+use crate::engine::store::{EntryKind, EntryView, FencingToken, KeyRef, Keyspace};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
 const R: Group = Group::Ringdove;
 const TOKEN_BYTES: usize = 24;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(R, "rd.lock", 4, WRITE.and(Flags::DENYOOM), lock, "0.1.0", "Take a lock for an owner and a lease in milliseconds; its fencing token, or null if held by another"),
     CommandSpec::key(R, "rd.unlock", 3, WRITE, unlock, "0.1.0", "Release a lock that the owner holds"),
@@ -38,8 +39,13 @@ impl<'a> Held<'a> {
             return Err(Refusal::WrongType);
         }
         let (token, owner) = view.value.split_at_checked(TOKEN_BYTES).ok_or(Refusal::WrongType)?;
-        let word = |at: usize| token[at..at + 8].iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-        let token = FencingToken { incarnation: Incarnation(word(0)), epoch: Epoch(word(8)), sequence: Sequence(word(16)) };
+        let word =
+            |at: usize| token[at..at + 8].iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let token = FencingToken {
+            incarnation: Incarnation(word(0)),
+            epoch: Epoch(word(8)),
+            sequence: Sequence(word(16)),
+        };
         Ok(Held { token, owner, expire_at_ms: view.expire_at_ms })
     }
 }

@@ -8,15 +8,15 @@
 //! Each family of commands has its file, with its part of the table and its functions.
 //! Source of semantics, replies and error texts: the command reference of Redis 7.
 
+mod cas;
+mod counters;
+mod describe;
 mod execution;
 mod expiry;
 mod extended;
 mod gather;
 mod glob;
 mod keys;
-mod cas;
-mod counters;
-mod describe;
 mod locks;
 mod number;
 mod plan;
@@ -34,8 +34,9 @@ mod tests;
 pub use describe::{write_all, write_docs, write_help, write_info, write_keys, write_list};
 pub use execution::{Execution, Request, execute};
 pub use gather::{Gather, Step, Sub};
-pub(crate) use glob::glob_matches_any_case;
 pub use glob::glob_matches;
+pub(crate) use glob::glob_matches_any_case;
+pub(crate) use number::check_database;
 pub use number::parse_integer;
 pub use plan::{Plan, plan};
 pub use refusal::Refusal;

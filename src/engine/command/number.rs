@@ -1,5 +1,7 @@
 //! Numbers as Redis reads them.
 
+use super::refusal::Refusal;
+
 /// A 64-bit signed integer in its only canonical form: no blank, no plus, no leading zero.
 ///
 /// ```
@@ -24,6 +26,19 @@ pub fn parse_integer(text: &[u8]) -> Option<i64> {
         value = value * 10 + u64::from(digit - b'0');
     }
     if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
+}
+
+/// Checks that `text` names the one database there is: 0.
+///
+/// # Errors
+/// With Redis's text if it is another, or no number.
+pub(crate) fn check_database(text: &[u8]) -> Result<(), Refusal> {
+    let index = parse_integer(text).ok_or(Refusal::NotInteger)?;
+    match i32::try_from(index) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Refusal::DatabaseIndex),
+        Err(_) => Err(Refusal::NotInt),
+    }
 }
 
 #[cfg(test)]

@@ -38,19 +38,18 @@ pub fn plan(
 ) -> Result<Plan, Refusal> {
     match spec.route {
         Route::Session(op) => Ok(Plan::Session(op)),
-        Route::Key => match common_slot(spec, args) {
-            Some(slot) => Ok(one(slot, partition_count)),
-            None => Err(Refusal::CrossSlot),
-        },
+        Route::Key => {
+            check_pairs(spec, args)?;
+            common_slot(spec, args).map(|slot| one(slot, partition_count)).ok_or(Refusal::CrossSlot)
+        }
         Route::Slot => Ok(one(slot_argument(args)?, partition_count)),
         Route::PerKey(gathering) => {
-            let step = usize::from(spec.keys.step);
-            if !(args.len() - usize::from(spec.keys.first)).is_multiple_of(step) {
-                return Err(Refusal::Arity(spec.name));
-            }
+            check_pairs(spec, args)?;
             match common_slot(spec, args) {
                 Some(slot) => Ok(one(slot, partition_count)),
-                None => Ok(Plan::Gather(Box::new(Gather::per_key(spec, gathering, args, proto, partition_count)))),
+                None => {
+                    Ok(Plan::Gather(Box::new(Gather::per_key(spec, gathering, args, proto, partition_count))))
+                }
             }
         }
         Route::PerPartition(gathering) => {
@@ -58,6 +57,13 @@ pub fn plan(
             Ok(Plan::Gather(Box::new(gather)))
         }
     }
+}
+
+/// Refuses keys with values that lack the last value.
+#[inline]
+fn check_pairs(spec: &CommandSpec, args: &[&[u8]]) -> Result<(), Refusal> {
+    let complete = spec.keys.step != 2 || args.len() % 2 == 1;
+    if complete { Ok(()) } else { Err(Refusal::Arity(spec.name)) }
 }
 
 fn one(slot: Slot, partition_count: u16) -> Plan {

@@ -8,6 +8,7 @@ use super::spec::{CommandSpec, Flags, Group};
 const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const S: Group = Group::String;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(S, "append", 3, WRITE.and(Flags::FAST), append, "2.0.0", "Append a value to a key"),
     CommandSpec::key(S, "strlen", 2, Flags::READONLY.and(Flags::FAST), strlen, "2.2.0", "Get the length of the value stored in a key"),

@@ -72,6 +72,9 @@ pub enum Refusal {
     /// A database other than 0.
     #[error("ERR DB index is out of range")]
     DatabaseIndex,
+    /// A database that is no 32-bit number.
+    #[error("ERR value is out of range, value must between -2147483648 and 2147483647")]
+    NotInt,
     /// A SCAN cursor that is none.
     #[error("ERR invalid cursor")]
     Cursor,

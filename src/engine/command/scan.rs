@@ -16,6 +16,7 @@ const COUNT_DEFAULT: usize = 10;
 /// Entries that KEYS and its like look at in one step.
 const STEP_ENTRIES: usize = 1_024;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     walk(G, "scan", -2, Flags::READONLY, scan, Gathering::Scan, "2.8.0", "Incrementally iterate the keys space"),
     walk(G, "keys", 2, Flags::READONLY, keys, Gathering::Concat, "1.0.0", "Find all keys matching the given pattern"),
@@ -61,7 +62,8 @@ impl<'a> ScanArgs<'a> {
                 parsed.pattern = Some(value).filter(|pattern| **pattern != b"*").copied();
             } else if name.eq_ignore_ascii_case(b"COUNT") {
                 let count = parse_integer(value).ok_or(Refusal::NotInteger)?;
-                parsed.count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(Refusal::Syntax)?;
+                parsed.count =
+                    usize::try_from(count).ok().filter(|&count| count > 0).ok_or(Refusal::Syntax)?;
             } else if name.eq_ignore_ascii_case(b"TYPE") {
                 parsed.kind = Some(value);
             } else {
@@ -80,7 +82,8 @@ fn scan(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let mut writer = crate::engine::resp::ReplyWriter::new(&mut found, e.reply.proto);
     let next = e.keys.scan(cursor, count, |view| {
         seen += 1;
-        let right_kind = view.map == map && kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(view.kind).as_bytes()));
+        let right_kind = view.map == map
+            && kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(view.kind).as_bytes()));
         if right_kind && pattern.is_none_or(|pattern| glob_matches(pattern, view.key)) {
             matching += 1;
             writer.bulk(view.key);

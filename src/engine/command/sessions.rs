@@ -12,6 +12,7 @@ const C: Group = Group::Connection;
 const S: Group = Group::Server;
 const K: Group = Group::Cluster;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::session(C, "ping", -1, FAST, Op::Ping, "1.0.0", "Ping the server"),
     CommandSpec::session(C, "echo", 2, FAST, Op::Echo, "1.0.0", "Echo the given string"),
@@ -38,6 +39,7 @@ pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::session(K, "readwrite", 1, STALE.and(FAST), Op::ReadWrite, "3.0.0", "Disables read queries for a connection to a cluster replica node"),
 ];
 
+#[rustfmt::skip] // One row a line.
 const CLIENT: &[CommandSpec] = &[
     CommandSpec::session(C, "client|getname", 2, QUIET, Op::ClientGetName, "2.6.9", "Get the current connection name"),
     help("client|help", "5.0.0"),
@@ -51,6 +53,7 @@ const CLIENT: &[CommandSpec] = &[
     CommandSpec::session(C, "client|setname", 3, QUIET, Op::ClientSetName, "2.6.9", "Set the current connection name"),
 ];
 
+#[rustfmt::skip] // One row a line.
 const COMMAND: &[CommandSpec] = &[
     CommandSpec::session(S, "command|count", 2, STALE, Op::CommandCount, "2.8.13", "Get total number of Redis commands"),
     CommandSpec::session(S, "command|docs", -2, STALE, Op::CommandDocs, "7.0.0", "Get array of specific Redis command documentation"),
@@ -60,6 +63,7 @@ const COMMAND: &[CommandSpec] = &[
     CommandSpec::session(S, "command|list", -2, STALE, Op::CommandList, "7.0.0", "Get an array of Redis command names"),
 ];
 
+#[rustfmt::skip] // One row a line.
 const CONFIG: &[CommandSpec] = &[
     CommandSpec::session(S, "config|get", -3, ADMIN, Op::ConfigGet, "2.0.0", "Get the values of configuration parameters"),
     help("config|help", "5.0.0"),
@@ -67,6 +71,7 @@ const CONFIG: &[CommandSpec] = &[
     CommandSpec::session(S, "config|set", -4, ADMIN, Op::ConfigSet, "2.0.0", "Set configuration parameters to the given values"),
 ];
 
+#[rustfmt::skip] // One row a line.
 const CLUSTER: &[CommandSpec] = &[
     CommandSpec::key(K, "cluster|countkeysinslot", 3, Flags::READONLY, count_keys_in_slot, "3.0.0", "Return the number of keys in the specified hash slot")
         .with_keys(KeyPositions::NONE)
@@ -84,5 +89,13 @@ const CLUSTER: &[CommandSpec] = &[
 ];
 
 const fn help(name: &'static str, since: &'static str) -> CommandSpec {
-    CommandSpec::session(S, name, 2, STALE, Op::Help, since, "Show helpful text about the different subcommands")
+    CommandSpec::session(
+        S,
+        name,
+        2,
+        STALE,
+        Op::Help,
+        since,
+        "Show helpful text about the different subcommands",
+    )
 }

@@ -266,7 +266,18 @@ impl CommandSpec {
         summary: &'static str,
     ) -> CommandSpec {
         let (keys, route) = (KeyPositions::NONE, Route::Session(op));
-        CommandSpec { name, arity, flags, keys, route, exec: not_here, summary, group, since, subcommands: &[] }
+        CommandSpec {
+            name,
+            arity,
+            flags,
+            keys,
+            route,
+            exec: not_here,
+            summary,
+            group,
+            since,
+            subcommands: &[],
+        }
     }
 
     pub(super) const fn with_keys(mut self, keys: KeyPositions) -> CommandSpec {
@@ -287,7 +298,11 @@ impl CommandSpec {
     /// Whether so many arguments, names included, are right.
     #[inline]
     pub fn accepts(&self, count: usize) -> bool {
-        if self.arity >= 0 { count == self.arity as usize } else { count >= usize::from(self.arity.unsigned_abs()) }
+        if self.arity >= 0 {
+            count == self.arity as usize
+        } else {
+            count >= usize::from(self.arity.unsigned_abs())
+        }
     }
 
     /// Whether it changes keys.

@@ -1,16 +1,17 @@
 //! Whole strings: SET, GET and their relatives.
 
-use crate::engine::store::EntryKind;
 use super::execution::{Execution, check_not_lock, string_at};
 use super::refusal::Refusal;
 use super::set_options::{ExpiryUnit, Grammar, SetOptions, positive_expiry};
 use super::spec::{CommandSpec, Flags, Gathering, Group, KeyPositions, Route};
+use crate::engine::store::EntryKind;
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const WRITE_FAST: Flags = WRITE.and(Flags::FAST);
 const S: Group = Group::String;
 
+#[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(S, "get", 2, READ, get, "1.0.0", "Get the value of a key"),
     CommandSpec::key(S, "set", -3, WRITE, set, "1.0.0", "Set the string value of a key"),

@@ -93,7 +93,10 @@ pub fn resolve(args: &[&[u8]]) -> Result<&'static CommandSpec, Refusal> {
 }
 
 /// The subcommand of this name, in any case.
-pub(super) fn subcommand(container: &'static CommandSpec, name: &[u8]) -> Result<&'static CommandSpec, Refusal> {
+pub(super) fn subcommand(
+    container: &'static CommandSpec,
+    name: &[u8],
+) -> Result<&'static CommandSpec, Refusal> {
     let found = container.subcommands.iter().find(|spec| {
         let own = spec.name.split_once('|').map_or("", |(_, own)| own);
         own.as_bytes().eq_ignore_ascii_case(name)

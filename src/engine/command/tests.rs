@@ -397,7 +397,10 @@ fn limits() {
     let mut connection = node.connect();
     let (key, value) = ("k".repeat(65_537), "v".repeat((1 << 20) + 1));
     for (command, expected) in [
-        (format!("*2\r\n$3\r\nGET\r\n$65537\r\n{key}\r\n"), "-ERR key exceeds maximum allowed size (65536 bytes)"),
+        (
+            format!("*2\r\n$3\r\nGET\r\n$65537\r\n{key}\r\n"),
+            "-ERR key exceeds maximum allowed size (65536 bytes)",
+        ),
         (
             format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len()),
             "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
@@ -452,7 +455,10 @@ fn scan_visits_every_key_once() {
         assert_eq!(scan_all(&mut node, "MATCH nothing").0.len(), 0);
         script_on(&mut node, &mut connection, "FLUSHALL => +OK");
         let (found, calls) = scan_all(&mut node, "");
-        assert!(found.is_empty() && calls == 1, "an empty key space is scanned at once, not in {calls} calls");
+        assert!(
+            found.is_empty() && calls == 1,
+            "an empty key space is scanned at once, not in {calls} calls"
+        );
     }
 }
 

@@ -190,7 +190,8 @@ impl Decoder {
                     Some(b'$') => {}
                     Some(&other) => return Err(ProtocolError::ExpectedBulk(printable(other))),
                 }
-                let Some((line, next)) = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)? else {
+                let Some((line, next)) = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)?
+                else {
                     return Ok(Decoded::Incomplete { needed: 1 });
                 };
                 let length = parse_length(line).ok_or(ProtocolError::InvalidLength)?;
@@ -370,9 +371,15 @@ mod tests {
     fn a_big_bulk_says_how_much_is_missing() {
         let mut decoder = Decoder::new(DecoderLimits::default());
         let mut buffer = b"*2\r\n$3\r\nGET\r\n$1000000\r\n".to_vec();
-        assert_eq!(decoder.decode(&buffer, Trust::Authenticated), Ok(Decoded::Incomplete { needed: 1_000_002 }));
+        assert_eq!(
+            decoder.decode(&buffer, Trust::Authenticated),
+            Ok(Decoded::Incomplete { needed: 1_000_002 })
+        );
         buffer.extend_from_slice(&[7; 10]);
-        assert_eq!(decoder.decode(&buffer, Trust::Authenticated), Ok(Decoded::Incomplete { needed: 999_992 }));
+        assert_eq!(
+            decoder.decode(&buffer, Trust::Authenticated),
+            Ok(Decoded::Incomplete { needed: 999_992 })
+        );
     }
 
     #[test]

@@ -4,11 +4,7 @@
 /// `\'`. Arguments are appended to `unquoted`; `visit` gets the range of each there.
 ///
 /// `None` when quotes do not match, or a closing quote is not followed by a blank.
-pub(super) fn split(
-    line: &[u8],
-    unquoted: &mut Vec<u8>,
-    mut visit: impl FnMut(usize, usize),
-) -> Option<()> {
+pub(super) fn split(line: &[u8], unquoted: &mut Vec<u8>, mut visit: impl FnMut(usize, usize)) -> Option<()> {
     let mut rest = line;
     loop {
         let blanks = rest.iter().take_while(|byte| is_blank(**byte)).count();

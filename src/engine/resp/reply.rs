@@ -243,7 +243,10 @@ mod tests {
             (",-inf\r\n", Reply::Double(f64::NEG_INFINITY)),
             ("#t\r\n", Reply::Boolean(true)),
             ("=5\r\ntxt:x\r\n", bulk("x")),
-            ("(123456789012345678901234567890\r\n", Reply::BigNumber("123456789012345678901234567890".into())),
+            (
+                "(123456789012345678901234567890\r\n",
+                Reply::BigNumber("123456789012345678901234567890".into()),
+            ),
             ("!5\r\nERR x\r\n", Reply::Error("ERR x".into())),
             ("|1\r\n+a\r\n:1\r\n:2\r\n", Reply::Integer(2)),
         ];

@@ -4,8 +4,8 @@ use super::facts::Host;
 use super::state::Session;
 use super::{client, cluster, config, hello, info};
 use crate::engine::command::{
-    CommandSpec, Refusal, SessionOp, lookup, parse_integer, write_all, write_docs, write_help, write_info, write_keys,
-    write_list,
+    CommandSpec, Refusal, SessionOp, check_database, lookup, parse_integer, write_all, write_docs,
+    write_help, write_info, write_keys, write_list,
 };
 use crate::engine::ids::Slot;
 use crate::engine::resp::ReplyWriter;
@@ -57,11 +57,8 @@ pub(super) fn answer(
         Op::Hello => hello::hello(session, args, host, reply)?,
         Op::Auth => hello::auth(session, args, host, reply)?,
         Op::Select => {
-            match parse_integer(args[1]) {
-                Some(0) => reply.ok(),
-                Some(_) => return Err(Refusal::DatabaseIndex),
-                None => return Err(Refusal::NotInteger),
-            };
+            check_database(args[1])?;
+            reply.ok();
         }
         Op::Asking | Op::ReadOnly | Op::ReadWrite => reply.ok(),
         Op::Time => {

@@ -71,7 +71,8 @@ fn on_or_off(text: &[u8]) -> Result<bool, Refusal> {
 
 /// A client's name: printable ASCII without blanks, possibly empty.
 pub(super) fn check_name(name: &[u8]) -> Result<String, Refusal> {
-    printable(name).ok_or_else(|| Refusal::err("Client names cannot contain spaces, newlines or special characters."))
+    printable(name)
+        .ok_or_else(|| Refusal::err("Client names cannot contain spaces, newlines or special characters."))
 }
 
 fn printable(text: &[u8]) -> Option<String> {
@@ -87,7 +88,8 @@ fn set_info(session: &mut Session, option: &[u8], value: &[u8]) -> Result<(), Re
     } else {
         return Err(Refusal::err(format_args!("Unrecognized option '{}'", String::from_utf8_lossy(option))));
     };
-    let refusal = || Refusal::err(format_args!("{name} cannot contain spaces, newlines or special characters."));
+    let refusal =
+        || Refusal::err(format_args!("{name} cannot contain spaces, newlines or special characters."));
     *place = printable(value).ok_or_else(refusal)?;
     Ok(())
 }
@@ -104,7 +106,12 @@ fn is_normal(kind: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-fn list(session: &Session, args: &[&[u8]], host: &impl Host, reply: &mut ReplyWriter<'_>) -> Result<(), Refusal> {
+fn list(
+    session: &Session,
+    args: &[&[u8]],
+    host: &impl Host,
+    reply: &mut ReplyWriter<'_>,
+) -> Result<(), Refusal> {
     let mut ids: Option<Vec<ConnectionId>> = None;
     match args {
         [] => {}
@@ -114,7 +121,8 @@ fn list(session: &Session, args: &[&[u8]], host: &impl Host, reply: &mut ReplyWr
             }
         }
         [option, list @ ..] if option.eq_ignore_ascii_case(b"ID") && !list.is_empty() => {
-            let parse = |id: &&[u8]| parse_integer(id).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
+            let parse =
+                |id: &&[u8]| parse_integer(id).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
             let parsed: Option<Vec<_>> = list.iter().map(|id| parse(id).map(ConnectionId)).collect();
             ids = Some(parsed.ok_or_else(|| Refusal::err("Invalid client ID"))?);
         }
@@ -183,7 +191,9 @@ fn kill(
     reply: &mut ReplyWriter<'_>,
 ) -> Result<Answer, Refusal> {
     let victims = match args {
-        [address] => Victims { remote: Some(String::from_utf8_lossy(address).into_owned()), ..Victims::default() },
+        [address] => {
+            Victims { remote: Some(String::from_utf8_lossy(address).into_owned()), ..Victims::default() }
+        }
         options => Victims::parse(options)?,
     };
     let mut ids = Vec::new();

@@ -31,7 +31,8 @@ pub(super) fn set(args: &[&[u8]], host: &mut impl Host, reply: &mut ReplyWriter<
         names.push(name);
     }
     let values: Vec<_> = args.chunks_exact(2).map(|pair| String::from_utf8_lossy(pair[1])).collect();
-    let parameters: Vec<_> = names.iter().map(String::as_str).zip(values.iter().map(|value| &**value)).collect();
+    let parameters: Vec<_> =
+        names.iter().map(String::as_str).zip(values.iter().map(|value| &**value)).collect();
     host.config_set(&parameters).map_err(|(index, refusal)| {
         let name = names.get(index).map_or("", String::as_str);
         match refusal {

@@ -149,7 +149,8 @@ impl Connection {
         let mut at = 0;
         while pipeline.may_begin() && at < input.len() {
             let rest = &input[at..];
-            let trust = if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
+            let trust =
+                if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
             match decoder.decode(rest, trust) {
                 Ok(Decoded::Command { consumed }) => {
                     let args = decoder.args(rest);
@@ -254,7 +255,8 @@ impl Pipeline {
                 if let Some(address) = host.redirect(partition) {
                     return Err(Refusal::Text(format!("MOVED {} {address}", slot.0)));
                 }
-                let op = Op { spec, partition, map: MAP, proto: self.session.proto(), exactly_once: None, args };
+                let op =
+                    Op { spec, partition, map: MAP, proto: self.session.proto(), exactly_once: None, args };
                 self.submit(op, heard, host);
             }
             Plan::Session(op) => self.answer(spec, op, args, heard, host)?,

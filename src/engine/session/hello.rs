@@ -97,7 +97,12 @@ pub(super) fn auth(
 }
 
 /// The one user is `default`; without a password set, it takes any.
-fn authenticate(session: &mut Session, user: &[u8], password: &[u8], facts: &impl Facts) -> Result<(), Refusal> {
+fn authenticate(
+    session: &mut Session,
+    user: &[u8],
+    password: &[u8],
+    facts: &impl Facts,
+) -> Result<(), Refusal> {
     let right = facts.password().is_none_or(|expected| same_secret(expected, password));
     if right && user == b"default" {
         session.authenticated = true;

@@ -35,7 +35,9 @@ impl Text {
 pub(super) fn info(names: &[&[u8]], facts: &impl Facts, reply: &mut ReplyWriter<'_>) {
     let is_wanted = |section: &str| {
         let all = ["all", "default", "everything"];
-        let names_it = |name: &&[u8]| all.iter().chain([&section]).any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        let names_it = |name: &&[u8]| {
+            all.iter().chain([&section]).any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        };
         names.is_empty() || names.iter().any(names_it)
     };
     let (stats, mut text) = (facts.stats(), Text(String::new()));
@@ -44,7 +46,8 @@ pub(super) fn info(names: &[&[u8]], facts: &impl Facts, reply: &mut ReplyWriter<
             if !text.0.is_empty() {
                 text.0.push_str("\r\n");
             }
-            let title = if name == "cpu" { "CPU".to_owned() } else { name[..1].to_ascii_uppercase() + &name[1..] };
+            let title =
+                if name == "cpu" { "CPU".to_owned() } else { name[..1].to_ascii_uppercase() + &name[1..] };
             let _ = write!(text.0, "# {title}\r\n");
             write_section(&mut text, facts, &stats);
         }

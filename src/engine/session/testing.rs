@@ -1,16 +1,15 @@
 //! A node for tests: all partitions in one place, replies at once or when the test says.
 
 use super::{
-    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted, Ticket,
+    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted,
+    Ticket,
 };
 use crate::engine::command::{Request, execute};
 use crate::engine::hlc::Hlc;
 use crate::engine::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Sequence};
 use crate::engine::record::{Limits, RecordLog};
 use crate::engine::store::{Arena, FencingToken, Keyspace, KeyspaceContext, Shard};
-use crate::engine::table::{
-    Assignment, ClusterSettings, Member, MemberStatus, Survival, Table,
-};
+use crate::engine::table::{Assignment, ClusterSettings, Member, MemberStatus, Survival, Table};
 use crate::engine::time::Now;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -48,7 +47,9 @@ impl TestNode {
             let address = |port: u16| SocketAddr::from(([127, 0, 0, number as u8], port));
             let (quic, resp, admin) = (address(7379), address(6379), address(9379));
             let (name, status) = (format!("n{number}"), MemberStatus::Up);
-            table.members.insert(node, Member { node, name, quic, resp, admin, zone: None, weight: 100, status });
+            table
+                .members
+                .insert(node, Member { node, name, quic, resp, admin, zone: None, weight: 100, status });
         }
         for assignment in &mut table.partitions {
             let isr = vec![NodeId(1), NodeId(2)];
@@ -59,7 +60,11 @@ impl TestNode {
             table,
             password: None,
             debug: false,
-            config: vec![("maxmemory".into(), "0".into()), ("port".into(), "6379".into()), ("save".into(), String::new())],
+            config: vec![
+                ("maxmemory".into(), "0".into()),
+                ("port".into(), "6379".into()),
+                ("save".into(), String::new()),
+            ],
             others: Vec::new(),
             killed: Vec::new(),
             slept: Vec::new(),
@@ -79,7 +84,8 @@ impl TestNode {
     }
 
     pub fn connect_with(&self, limits: ConnectionLimits) -> Connection {
-        let (remote, local) = (SocketAddr::from(([10, 0, 0, 9], 5000)), SocketAddr::from(([127, 0, 0, 1], 6379)));
+        let (remote, local) =
+            (SocketAddr::from(([10, 0, 0, 9], 5000)), SocketAddr::from(([127, 0, 0, 1], 6379)));
         Connection::new(ConnectionId(7), remote, local, self.now, self.password.as_deref(), limits)
     }
 
@@ -96,7 +102,8 @@ impl TestNode {
     pub fn run(&mut self, op: Op<'_>, out: &mut Vec<u8>) {
         self.writes += 1;
         let entropy = self.entropy();
-        let token = FencingToken { incarnation: Incarnation(1), epoch: Epoch(1), sequence: Sequence(self.writes) };
+        let token =
+            FencingToken { incarnation: Incarnation(1), epoch: Epoch(1), sequence: Sequence(self.writes) };
         let (shard, hlc, log) = &mut self.shards[op.partition.index()];
         let context = KeyspaceContext {
             now: self.now,
@@ -123,7 +130,13 @@ impl Facts for TestNode {
         &self.table
     }
     fn stats(&self) -> Stats {
-        Stats { keys: 3, keys_expiring: 1, memory_policy: "noeviction", memory_used_bytes: 1_536, ..Stats::default() }
+        Stats {
+            keys: 3,
+            keys_expiring: 1,
+            memory_policy: "noeviction",
+            memory_used_bytes: 1_536,
+            ..Stats::default()
+        }
     }
     fn password(&self) -> Option<&[u8]> {
         self.password.as_deref()
@@ -154,7 +167,8 @@ impl Host for TestNode {
         self.moved
     }
     fn entropy(&mut self) -> u64 {
-        self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.entropy =
+            self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.entropy
     }
     fn config_set(&mut self, parameters: &[(&str, &str)]) -> Result<(), (usize, ConfigRefusal)> {
@@ -210,7 +224,14 @@ pub fn run_in_map(node: &mut TestNode, map: MapId, command: &[&str]) -> String {
     let args: Vec<&[u8]> = command.iter().map(|arg| arg.as_bytes()).collect();
     let spec = crate::engine::command::resolve(&args).expect("a command");
     let mut out = Vec::new();
-    let op = Op { spec, partition: PartitionId(0), map, proto: Default::default(), exactly_once: None, args: &args };
+    let op = Op {
+        spec,
+        partition: PartitionId(0),
+        map,
+        proto: Default::default(),
+        exactly_once: None,
+        args: &args,
+    };
     node.run(op, &mut out);
     String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
 }

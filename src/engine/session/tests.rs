@@ -81,14 +81,17 @@ fn authentication() {
     other.receive(b"*1\r\n$20000\r\n", &mut node);
     assert_eq!(sent(&mut other), "-ERR Protocol error: unauthenticated bulk length");
     assert!(other.is_closed());
-    script("AUTH x => -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?");
+    script(
+        "AUTH x => -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+    );
 }
 
 #[test]
 fn clients() {
     let mut node = TestNode::new(1);
     let mut connection = node.connect();
-    let other = ClientInfo { id: ConnectionId(9), remote: "10.0.0.8:1".parse().unwrap(), ..connection.info() };
+    let other =
+        ClientInfo { id: ConnectionId(9), remote: "10.0.0.8:1".parse().unwrap(), ..connection.info() };
     node.others.push(other);
     script_on(
         &mut node,
@@ -128,7 +131,15 @@ fn clients() {
     assert_eq!(node.killed, [ConnectionId(9); 3]);
     connection.receive(b"CLIENT INFO\r\n", &mut node);
     let line = sent(&mut connection);
-    for field in ["id=7 ", "addr=10.0.0.9:5000 ", "cmd=client|info ", "flags=e ", "resp=2 ", "lib-name=redis-py ", "lib-ver=5.0"] {
+    for field in [
+        "id=7 ",
+        "addr=10.0.0.9:5000 ",
+        "cmd=client|info ",
+        "flags=e ",
+        "resp=2 ",
+        "lib-name=redis-py ",
+        "lib-ver=5.0",
+    ] {
         assert!(line.contains(field), "{field} in {line}");
     }
     connection.receive(b"CLIENT LIST\r\n", &mut node);
@@ -142,7 +153,8 @@ fn clients() {
 fn reply_modes() {
     let mut node = TestNode::new(1);
     let mut connection = node.connect();
-    connection.receive(b"CLIENT REPLY OFF\r\nSET k v\r\nGET k\r\nFOO\r\nCLIENT REPLY SKIP\r\nPING\r\n", &mut node);
+    connection
+        .receive(b"CLIENT REPLY OFF\r\nSET k v\r\nGET k\r\nFOO\r\nCLIENT REPLY SKIP\r\nPING\r\n", &mut node);
     assert_eq!(sent(&mut connection), "");
     connection.receive(b"CLIENT REPLY ON\r\nGET k\r\n", &mut node);
     assert_eq!(sent(&mut connection), "+OK $1 v");
@@ -234,7 +246,14 @@ fn info() {
         other => panic!("{other:?}"),
     };
     let all = text("INFO");
-    for line in ["# Server", "redis_version:7.2.4", "role:master", "cluster_enabled:1", "db0:keys=3,expires=1,avg_ttl=0", "used_memory_human:1.50K"] {
+    for line in [
+        "# Server",
+        "redis_version:7.2.4",
+        "role:master",
+        "cluster_enabled:1",
+        "db0:keys=3,expires=1,avg_ttl=0",
+        "used_memory_human:1.50K",
+    ] {
         assert!(all.contains(&format!("{line}\r\n")), "{line} in {all}");
     }
     assert_eq!(text("INFO everything"), all);
@@ -262,11 +281,20 @@ fn cluster() {
     );
     connection.receive(b"CLUSTER NODES\r\n", &mut node);
     let nodes = sent(&mut connection);
-    assert!(nodes.contains(&format!("{one} 127.0.0.1:6379@7379 myself,master - 0 0 0 connected 0-8191\n")), "{nodes}");
-    assert!(nodes.contains(&format!("{two} 127.0.0.2:6379@7379 master - 0 0 0 connected 8192-12287")), "{nodes}");
+    assert!(
+        nodes.contains(&format!("{one} 127.0.0.1:6379@7379 myself,master - 0 0 0 connected 0-8191\n")),
+        "{nodes}"
+    );
+    assert!(
+        nodes.contains(&format!("{two} 127.0.0.2:6379@7379 master - 0 0 0 connected 8192-12287")),
+        "{nodes}"
+    );
     connection.receive(b"CLUSTER INFO\r\n", &mut node);
     let info = sent(&mut connection);
-    assert!(info.contains("cluster_state:fail cluster_slots_assigned:12288 cluster_slots_ok:12288 "), "{info}");
+    assert!(
+        info.contains("cluster_state:fail cluster_slots_assigned:12288 cluster_slots_ok:12288 "),
+        "{info}"
+    );
 }
 
 #[test]
@@ -339,7 +367,9 @@ fn whole_cluster_commands_wait_for_all_parts() {
     let mut connection = node.connect();
     script_on(&mut node, &mut connection, "MSET a 1 b 2 c 3 => +OK");
     node.deferring = true;
-    for (command, expected) in [("DBSIZE", ":3"), ("SCAN 0 COUNT 100", "*2 $1 0 *3"), ("RANDOMKEY", "$1 "), ("FLUSHALL", "+OK")] {
+    for (command, expected) in
+        [("DBSIZE", ":3"), ("SCAN 0 COUNT 100", "*2 $1 0 *3"), ("RANDOMKEY", "$1 "), ("FLUSHALL", "+OK")]
+    {
         connection.receive(format!("{command}\r\n").as_bytes(), &mut node);
         assert!(connection.is_waiting());
         while !node.waiting.is_empty() {
@@ -353,7 +383,8 @@ fn whole_cluster_commands_wait_for_all_parts() {
 #[test]
 fn limits_hold_commands_back() {
     let mut node = TestNode::new(1);
-    let mut connection = node.connect_with(ConnectionLimits { pending_max: 3, ..ConnectionLimits::default() });
+    let mut connection =
+        node.connect_with(ConnectionLimits { pending_max: 3, ..ConnectionLimits::default() });
     node.deferring = true;
     connection.receive(&b"INCR k\r\n".repeat(10), &mut node);
     assert_eq!(node.waiting.len(), 3);
@@ -364,7 +395,8 @@ fn limits_hold_commands_back() {
     assert_eq!(sent(&mut connection), ":1 :2 :3 :4 :5 :6 :7 :8 :9 :10");
     assert!(connection.wants_input());
 
-    let mut connection = node.connect_with(ConnectionLimits { output_bytes_max: 10, ..ConnectionLimits::default() });
+    let mut connection =
+        node.connect_with(ConnectionLimits { output_bytes_max: 10, ..ConnectionLimits::default() });
     node.deferring = false;
     connection.receive(&b"PING\r\n".repeat(10), &mut node);
     let mut replies = 0;
@@ -419,7 +451,8 @@ fn stale_tickets_are_ignored() {
 
 #[test]
 fn every_split_of_a_pipeline_gives_the_same_replies() {
-    let input = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\na\r\nb\n\r\nGET k\r\n*2\r\n$4\r\nMGET\r\n$1\r\nk\r\nPING\r\n";
+    let input =
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\na\r\nb\n\r\nGET k\r\n*2\r\n$4\r\nMGET\r\n$1\r\nk\r\nPING\r\n";
     for cut in 0..=input.len() {
         let mut node = TestNode::new(4);
         let mut connection = node.connect();
