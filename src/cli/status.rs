@@ -76,6 +76,7 @@ fn headline(status: &ClusterStatus, text: &mut String) -> std::fmt::Result {
     let verdict = match status.health {
         Health::Healthy => "healthy",
         Health::FewerCopies => "serving with fewer copies than configured: too few members",
+        Health::Balancing => "healthy: every copy is complete, some are moving to other members",
         Health::Healing => "healing: everything is served, copies are being built",
         Health::Degraded => "degraded: some partitions are not served",
         Health::NoMajority => "no majority: this node refuses what needs one",
@@ -84,7 +85,7 @@ fn headline(status: &ClusterStatus, text: &mut String) -> std::fmt::Result {
     writeln!(text, "{verdict}")?;
     writeln!(
         text,
-        "{} partitions × {}, incarnation {}, table {}, leader {leader}\n",
+        "{} partitions × {}, incarnation {:016x}, table {}, leader {leader}\n",
         status.settings.partitions,
         copies(status.copies_wanted.into()),
         status.incarnation,

@@ -137,6 +137,10 @@ pub fn describe(status: &ClusterStatus, metrics: &mut Metrics) {
             .gauge("ringdove_uptime_seconds", "Seconds since the start of the process.")
             .sample(&[], own.uptime_s as f64);
     }
+    let incarnation = format!("{:016x}", status.incarnation);
+    metrics
+        .gauge("ringdove_cluster_info", "The life of the cluster that this node is in.")
+        .sample(&[("incarnation", &incarnation)], 1.0);
     let mut members = metrics.gauge("ringdove_members", "Members of the cluster, by standing.");
     for standing in [Standing::Up, Standing::Leaving, Standing::Suspect, Standing::Down] {
         let count = status.members.iter().filter(|member| member.status == standing).count();
@@ -156,7 +160,6 @@ pub fn describe(status: &ClusterStatus, metrics: &mut Metrics) {
     let mut single = |name, help, value: f64| {
         metrics.gauge(name, help).sample(&[], value);
     };
-    single("ringdove_incarnation", "The life of the cluster.", status.incarnation as f64);
     single("ringdove_table_version", "Version of the agreed table.", status.table_version as f64);
     single(
         "ringdove_has_majority",

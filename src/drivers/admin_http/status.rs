@@ -13,7 +13,8 @@ pub struct ClusterStatus {
     pub health: Health,
     /// The node that answers.
     pub node: String,
-    /// Which life of the cluster this is.
+    /// Which life of the cluster this is; 16 hexadecimal digits in JSON.
+    #[serde(with = "hexadecimal")]
     pub incarnation: u64,
     /// The version of the agreed table that this node holds.
     pub table_version: u64,
@@ -51,6 +52,8 @@ pub enum Health {
     Healthy,
     /// Everything is served, with fewer copies than configured, because there are too few members.
     FewerCopies,
+    /// Every partition has all its copies, and some are moving to other members.
+    Balancing,
     /// Everything is served; copies are being built or are about to be.
     Healing,
     /// Some partitions are not served.
@@ -65,6 +68,7 @@ impl Health {
         match self {
             Health::Healthy => "healthy",
             Health::FewerCopies => "fewer-copies",
+            Health::Balancing => "balancing",
             Health::Healing => "healing",
             Health::Degraded => "degraded",
             Health::NoMajority => "no-majority",
@@ -79,8 +83,10 @@ impl ClusterStatus {
             Health::NoMajority
         } else if self.unavailable_partitions > 0 || !self.dead_partitions.is_empty() {
             Health::Degraded
-        } else if self.under_replicated_partitions > 0 || !self.migrations.is_empty() {
+        } else if self.under_replicated_partitions > 0 {
             Health::Healing
+        } else if !self.migrations.is_empty() {
+            Health::Balancing
         } else if self.copies_wanted < self.settings.replicas {
             Health::FewerCopies
         } else {
@@ -200,7 +206,8 @@ pub struct MigrationStatus {
 /// `/v1/partitions`: who holds what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartitionsStatus {
-    /// Which life of the cluster this is.
+    /// Which life of the cluster this is; 16 hexadecimal digits in JSON.
+    #[serde(with = "hexadecimal")]
     pub incarnation: u64,
     /// The version of the table that this is.
     pub table_version: u64,
@@ -230,9 +237,31 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
+/// 64 bits as 16 hexadecimal digits.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{number:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        u64::from_str_radix(&digits, 16).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn incarnations_keep_all_their_bits() {
+        let status = ClusterStatus { incarnation: u64::MAX - 1, ..Default::default() };
+        let json = serde_json::to_string(&status).unwrap();
+        assert!(json.contains("\"fffffffffffffffe\""), "{json}");
+        assert_eq!(serde_json::from_str::<ClusterStatus>(&json).unwrap(), status);
+    }
 
     #[test]
     fn the_worst_verdict_wins() {
@@ -241,6 +270,8 @@ mod tests {
         assert_eq!(status.judge(), Health::Healthy);
         status.copies_wanted = 1;
         assert_eq!(status.judge(), Health::FewerCopies);
+        status.migrations.push(MigrationStatus::default());
+        assert_eq!(status.judge(), Health::Balancing);
         status.under_replicated_partitions = 1;
         assert_eq!(status.judge(), Health::Healing);
         status.unavailable_partitions = 1;
