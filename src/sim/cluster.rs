@@ -1,9 +1,13 @@
 //! A cluster of production engines under virtual time.
 //!
-//! One seed decides everything: delays, losses, who crashes when. The network loses, duplicates,
-//! delays and reorders; nodes crash (for good), pause and join. The agreed log is a service: one
-//! live voter leads, an entry commits after a delay, a dead leader is replaced after an election.
+//! The caller steps through the events with [`Cluster::step`] and may look at everything between two
+//! of them. Processes crash (for good), pause, are cut off and leave; what an engine wants done is
+//! done here: frames travel over [`Network`], entries through the [agreed log](super::agreed_log).
 
+use super::agreed_log::AgreedLog;
+use super::network::{Network, NetworkConfig};
+use super::random::Random;
+use super::tamper::Tamper;
 use crate::engine::config::EngineConfig;
 use crate::engine::frame::Class;
 use crate::engine::ids::{Incarnation, NodeId};
@@ -19,79 +23,37 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Pseudo-random numbers of one run (SplitMix64).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`; 0 for a bound of 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next() % bound }
-    }
-
-    /// True so many times in a million.
-    pub fn per_million(&mut self, share: u32) -> bool {
-        self.below(1_000_000) < u64::from(share)
-    }
-}
-
-/// How the network behaves.
-#[derive(Clone, Copy, Debug)]
-pub struct NetworkConfig {
-    /// Shortest delay of a frame.
-    pub delay_us_min: u64,
-    /// Longest delay of a frame.
-    pub delay_us_max: u64,
-    /// Frames lost, per million.
-    pub loss_per_million: u32,
-    /// Frames delivered twice, per million.
-    pub duplicate_per_million: u32,
-    /// Frames of one class may overtake each other.
-    pub reorder: bool,
-}
-
-impl Default for NetworkConfig {
-    fn default() -> NetworkConfig {
-        NetworkConfig {
-            delay_us_min: 50,
-            delay_us_max: 500,
-            loss_per_million: 0,
-            duplicate_per_million: 0,
-            reorder: false,
-        }
-    }
-}
-
+/// Something that happens at a time.
 #[derive(Debug)]
-enum Event {
-    Frame(NodeId, NodeId, Class, Bytes),
+pub(super) enum Event {
+    Frame(NodeId, NodeId, Bytes),
     Datagram(NodeId, NodeId, Bytes),
     LinkUp(NodeId, NodeId),
     LinkDown(NodeId, NodeId),
     Tick(NodeId),
-    Commit(Incarnation, TableEntry),
+    Commit(Incarnation, u64, TableEntry),
     Applied(NodeId, Arc<Table>),
-    Elect(Incarnation),
-    Lead(NodeId, u64, Option<NodeId>),
+    Lead(Incarnation, NodeId, u64, Option<NodeId>),
+    Pulse,
+    Wake(u64),
+}
+
+/// What [`Cluster::step`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing more happens until the time given.
+    Idle,
+    /// An engine had an input.
+    Engine(NodeId),
+    /// A time asked for with [`Cluster::wake_after`] has come.
+    Wake(u64),
+    /// Something outside of the engines.
+    Other,
 }
 
 /// One simulated node.
 pub struct SimNode {
-    /// The production engine.
+    /// The production engine. Kept after a crash, for looking.
     pub engine: Engine,
     /// Whether the process lives.
     pub up: bool,
@@ -103,73 +65,74 @@ pub struct SimNode {
     maintained: BTreeSet<NodeId>,
 }
 
-/// The agreed log of one incarnation.
-struct Log {
-    table: Arc<Table>,
-    voters: Vec<NodeId>,
-    leader: Option<NodeId>,
-    term: u64,
-}
-
 /// A cluster under virtual time.
 pub struct Cluster {
     /// The run's own choices.
     pub random: Random,
-    /// The network's behaviour; may be changed at any time.
-    pub network: NetworkConfig,
+    /// Who reaches whom.
+    pub network: Network,
     /// The nodes by id, dead ones included.
     pub nodes: BTreeMap<NodeId, SimNode>,
     /// Replies that clients have not taken yet, with the node that gave them.
     pub replies: Vec<(NodeId, Ticket, ReplyBytes)>,
+    /// A bug put into the system on purpose.
+    pub tamper: Option<Tamper>,
+    /// A running hash of every event, to compare runs.
+    pub trace: u64,
+    /// Events so far.
+    pub events_count: u64,
     now_us: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
     bodies: BTreeMap<u64, Event>,
     next_event: u64,
-    logs: BTreeMap<Incarnation, Log>,
-    links: BTreeSet<(NodeId, NodeId)>,
-    ordered: BTreeMap<(NodeId, NodeId, usize), u64>,
-    cut: BTreeSet<(NodeId, NodeId)>,
+    pub(super) logs: BTreeMap<Incarnation, AgreedLog>,
     config: EngineConfig,
-    /// A running hash of every event, to compare runs.
-    pub trace: u64,
+    settings: ClusterSettings,
 }
 
 const EPOCH_MS: u64 = 1_700_000_000_000;
 const LINK_SETUP_US: u64 = 2_000;
-const LINK_LOSS_US: u64 = 3_000_000;
-const ELECTION_US: u64 = 1_800_000;
+/// As the mesh of production links: a peer unheard for so long is lost.
+const LINK_IDLE_US: u64 = 3_000_000;
+const PULSE_US: u64 = 200_000;
 
 impl Cluster {
     /// An empty cluster.
-    pub fn new(seed: u64, network: NetworkConfig, config: EngineConfig) -> Cluster {
-        Cluster {
+    pub fn new(seed: u64, network: NetworkConfig, config: EngineConfig, settings: ClusterSettings) -> Cluster {
+        let mut cluster = Cluster {
             random: Random::new(seed),
-            network,
+            network: Network::new(network),
             nodes: BTreeMap::new(),
             replies: Vec::new(),
+            tamper: None,
+            trace: 0,
+            events_count: 0,
             now_us: 1_000_000,
             events: BinaryHeap::new(),
             bodies: BTreeMap::new(),
             next_event: 0,
             logs: BTreeMap::new(),
-            links: BTreeSet::new(),
-            ordered: BTreeMap::new(),
-            cut: BTreeSet::new(),
             config,
-            trace: 0,
-        }
+            settings,
+        };
+        cluster.after(PULSE_US, Event::Pulse);
+        cluster
     }
 
-    /// The time at every node that doesn't have a clock of its own.
+    /// The time, on every node's clocks.
     pub fn now(&self) -> Now {
         Now { mono_us: self.now_us, wall_ms: EPOCH_MS + self.now_us / 1_000 }
     }
 
+    /// What was fixed when the cluster formed.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
     /// Starts a node; the first one forms the cluster, the others join by a live one.
-    pub fn start(&mut self, settings: ClusterSettings) -> NodeId {
+    pub fn start(&mut self) -> NodeId {
         let node = NodeId(self.random.next() | 1);
-        let port = 1_000 + self.nodes.len() as u16;
-        let quic = SocketAddr::from(([127, 0, 0, 1], port));
+        let quic = SocketAddr::from(([127, 0, 0, 1], 1_000 + self.nodes.len() as u16));
         let member = Member {
             node,
             name: format!("n{}", self.nodes.len()),
@@ -181,37 +144,37 @@ impl Cluster {
             status: MemberStatus::Up,
         };
         let engine = Engine::new(member, self.config, MembershipConfig::default(), self.random.next());
-        let seed = self.nodes.iter().find(|(_, other)| other.up && !other.left).map(|(&node, _)| node);
+        let first = self.nodes.is_empty();
         let sim = SimNode { engine, up: true, paused_until_us: 0, left: false, quic, maintained: BTreeSet::new() };
         self.nodes.insert(node, sim);
-        match seed {
-            None => {
-                let now = self.now();
-                let incarnation = Incarnation::first(self.random.next());
-                self.input(node, |engine| engine.form(now, incarnation, settings));
-            }
-            Some(seed) => self.connect(node, seed),
+        if first {
+            let (now, settings) = (self.now(), self.settings);
+            let incarnation = Incarnation::first(self.random.next());
+            self.input(node, |engine| engine.form(now, incarnation, settings));
+        } else {
+            self.knock(node);
         }
         let phase = self.random.below(20_000);
-        self.at(phase, Event::Tick(node));
+        self.after(phase, Event::Tick(node));
         node
     }
 
-    /// The process is gone, at once and for good.
+    /// Connects a node that knows nobody to a live one.
+    fn knock(&mut self, node: NodeId) {
+        let seeds: Vec<NodeId> = self
+            .live()
+            .into_iter()
+            .filter(|&other| other != node && self.engine(other).table().incarnation.0 != 0)
+            .collect();
+        if let Some(seed) = self.random.pick(&seeds) {
+            self.connect(node, seed);
+        }
+    }
+
+    /// The process is gone, at once and for good. Its peers notice when its links are idle.
     pub fn crash(&mut self, node: NodeId) {
         if let Some(sim) = self.nodes.get_mut(&node) {
             sim.up = false;
-        }
-        let peers: Vec<NodeId> = self.links.iter().filter(|(a, _)| *a == node).map(|&(_, b)| b).collect();
-        for peer in peers {
-            self.links.remove(&(node, peer));
-            self.links.remove(&(peer, node));
-            self.at(LINK_LOSS_US, Event::LinkDown(peer, node));
-        }
-        let incarnations: Vec<Incarnation> =
-            self.logs.iter().filter(|(_, log)| log.leader == Some(node)).map(|(&incarnation, _)| incarnation).collect();
-        for incarnation in incarnations {
-            self.at(ELECTION_US, Event::Elect(incarnation));
         }
     }
 
@@ -229,32 +192,19 @@ impl Cluster {
         self.input(node, |engine| engine.leave(now));
     }
 
-    /// Nothing sent by `from` reaches `to` any more.
-    pub fn cut(&mut self, from: NodeId, to: NodeId) {
-        self.cut.insert((from, to));
-        for (a, b) in [(from, to), (to, from)] {
-            if self.links.remove(&(a, b)) {
-                self.at(LINK_LOSS_US, Event::LinkDown(a, b));
-            }
-        }
-    }
-
-    /// All cuts are healed.
-    pub fn heal(&mut self) {
-        self.cut.clear();
-        let wanted: Vec<(NodeId, NodeId)> = self
-            .nodes
-            .iter()
-            .flat_map(|(&node, sim)| sim.maintained.iter().map(move |&peer| (node, peer)))
-            .collect();
-        for (node, peer) in wanted {
-            self.connect(node, peer);
-        }
-    }
-
-    /// The nodes that live.
+    /// The nodes that live, paused ones included.
     pub fn live(&self) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, sim)| sim.up && !sim.left).map(|(&node, _)| node).collect()
+    }
+
+    /// Whether a process lives and isn't paused.
+    pub fn runs(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|sim| sim.up && !sim.left && sim.paused_until_us <= self.now_us)
+    }
+
+    /// Whether a process lives, though it may be paused.
+    pub fn lives(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|sim| sim.up && !sim.left)
     }
 
     /// The engine of a node, for looking.
@@ -265,7 +215,7 @@ impl Cluster {
     /// Gives the engine of a live node an input and carries out what it wants.
     pub fn input<R: Default>(&mut self, node: NodeId, input: impl FnOnce(&mut Engine) -> R) -> R {
         let now = self.now();
-        let Some(sim) = self.nodes.get_mut(&node).filter(|sim| sim.up) else { return R::default() };
+        let Some(sim) = self.nodes.get_mut(&node).filter(|sim| sim.up && !sim.left) else { return R::default() };
         let result = input(&mut sim.engine);
         sim.engine.flush(now);
         let mut outputs = Vec::new();
@@ -278,64 +228,66 @@ impl Cluster {
         result
     }
 
+    /// Asks for [`Step::Wake`] with `token`, `us` from now.
+    pub fn wake_after(&mut self, us: u64, token: u64) {
+        self.after(us, Event::Wake(token));
+    }
+
+    /// The next event that happens until `end_us`; the clock stands at its time, or at `end_us`.
+    pub fn step(&mut self, end_us: u64) -> Step {
+        let Some(&Reverse((at_us, id))) = self.events.peek().filter(|Reverse((at_us, _))| *at_us <= end_us) else {
+            self.now_us = self.now_us.max(end_us);
+            return Step::Idle;
+        };
+        self.events.pop();
+        self.now_us = self.now_us.max(at_us);
+        match self.bodies.remove(&id) {
+            Some(event) => self.happen(event),
+            None => Step::Other,
+        }
+    }
+
     /// Runs until `us` from now.
     pub fn run(&mut self, us: u64) {
-        let end = self.now_us + us;
-        while let Some(&Reverse((at, id))) = self.events.peek() {
-            if at > end {
-                break;
-            }
-            self.events.pop();
-            self.now_us = self.now_us.max(at);
-            if let Some(event) = self.bodies.remove(&id) {
-                self.happen(event);
-            }
-        }
-        self.now_us = end;
+        let end_us = self.now_us + us;
+        while self.step(end_us) != Step::Idle {}
     }
 
     /// Runs until the condition holds, looking every 10 ms; false if it doesn't within `us_max`.
     pub fn run_until(&mut self, us_max: u64, mut done: impl FnMut(&Cluster) -> bool) -> bool {
-        let end = self.now_us + us_max;
+        let end_us = self.now_us + us_max;
         loop {
             if done(self) {
                 return true;
             }
-            if self.now_us >= end {
+            if self.now_us >= end_us {
                 return false;
             }
             self.run(10_000);
         }
     }
 
-    fn at(&mut self, delay_us: u64, event: Event) {
+    pub(super) fn after(&mut self, delay_us: u64, event: Event) {
         let id = self.next_event;
         self.next_event += 1;
         self.events.push(Reverse((self.now_us + delay_us, id)));
         self.bodies.insert(id, event);
     }
 
-    fn postpone(&mut self, until_us: u64, event: Event) {
-        self.at(until_us.saturating_sub(self.now_us), event);
+    fn at(&mut self, at_us: u64, event: Event) {
+        self.after(at_us.saturating_sub(self.now_us), event);
     }
 
-    fn reaches(&self, from: NodeId, to: NodeId) -> bool {
-        let lives = |node| self.nodes.get(&node).is_some_and(|sim| sim.up && !sim.left);
-        lives(from) && lives(to) && !self.cut.contains(&(from, to))
+    /// Whether two processes can talk to each other now.
+    pub(super) fn converse(&self, a: NodeId, b: NodeId) -> bool {
+        self.runs(a) && self.runs(b) && self.network.carries(a, b) && self.network.carries(b, a)
     }
 
     fn connect(&mut self, a: NodeId, b: NodeId) {
-        let possible = self.reaches(a, b) && self.reaches(b, a);
-        if possible && self.links.insert((a, b)) {
-            self.links.insert((b, a));
-            self.at(LINK_SETUP_US, Event::LinkUp(a, b));
-            self.at(LINK_SETUP_US, Event::LinkUp(b, a));
+        if a != b && self.converse(a, b) && self.network.link(a, b, self.now_us) {
+            self.after(LINK_SETUP_US, Event::LinkUp(a, b));
+            self.after(LINK_SETUP_US, Event::LinkUp(b, a));
         }
-    }
-
-    fn delay(&mut self) -> u64 {
-        let span = self.network.delay_us_max - self.network.delay_us_min;
-        self.network.delay_us_min + self.random.below(span + 1)
     }
 
     fn act(&mut self, node: NodeId, output: Output) {
@@ -343,19 +295,13 @@ impl Cluster {
             Output::Complete(ticket, reply) => self.replies.push((node, ticket, reply)),
             Output::Send(to, class, frame) => self.send(node, to, class, frame),
             Output::Datagram(to, _, bytes) => {
-                if self.links.contains(&(node, to)) && !self.random.per_million(self.network.loss_per_million) {
-                    let delay = self.delay();
-                    self.at(delay, Event::Datagram(node, to, bytes));
+                let lost = self.random.per_million(self.network.config.loss_per_million);
+                if self.network.linked(node, to) && self.network.carries(node, to) && !lost {
+                    let delay = self.network.delay_us(&mut self.random);
+                    self.after(delay, Event::Datagram(node, to, bytes));
                 }
             }
-            Output::Propose(entry) => {
-                let incarnation = self.engine(node).table().incarnation;
-                let leads = self.logs.get(&incarnation).is_some_and(|log| log.leader == Some(node));
-                if leads && self.has_majority(incarnation, node) {
-                    let delay = 2 * self.delay();
-                    self.at(delay, Event::Commit(incarnation, entry));
-                }
-            }
+            Output::Propose(entry) => self.propose(node, entry),
             Output::Maintain(peer, _) => {
                 if let Some(sim) = self.nodes.get_mut(&node) {
                     sim.maintained.insert(peer);
@@ -367,108 +313,90 @@ impl Cluster {
                     sim.maintained.remove(&peer);
                 }
             }
-            Output::Voters(voters) => {
+            Output::Voters(voters) => self.set_voters(node, voters),
+            Output::Form(table) => self.form_log(node, *table),
+            Output::Rejoined => {
                 let incarnation = self.engine(node).table().incarnation;
-                if self.has_majority(incarnation, node)
-                    && let Some(log) = self.logs.get_mut(&incarnation)
-                    && log.leader == Some(node)
-                {
-                    log.voters = voters;
-                    if !log.voters.contains(&node) {
-                        log.leader = None;
-                        self.at(ELECTION_US, Event::Elect(incarnation));
-                    }
-                    self.tell_leader(incarnation);
-                }
-            }
-            Output::Form(table) => {
-                let incarnation = table.incarnation;
-                let table = Arc::new(*table);
-                self.logs.insert(incarnation, Log { table: table.clone(), voters: vec![node], leader: Some(node), term: 1 });
-                self.at(0, Event::Applied(node, table));
-                self.tell_leader(incarnation);
+                self.leave_logs(node, incarnation);
             }
             Output::Left => {
+                tracing::debug!(%node, "left");
                 if let Some(sim) = self.nodes.get_mut(&node) {
                     sim.left = true;
                 }
-                let peers: Vec<NodeId> = self.links.iter().filter(|(a, _)| *a == node).map(|&(_, b)| b).collect();
-                for peer in peers {
-                    self.links.remove(&(node, peer));
-                    self.links.remove(&(peer, node));
-                    self.at(LINK_SETUP_US, Event::LinkDown(peer, node));
+                for peer in self.network.neighbours(node) {
+                    self.network.unlink(node, peer);
+                    self.after(LINK_SETUP_US, Event::LinkDown(peer, node));
                 }
             }
-            Output::Rejoined | Output::TableChanged => {}
+            Output::TableChanged => {}
         }
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, class: Class, frame: Bytes) {
-        if !self.links.contains(&(from, to)) || self.random.per_million(self.network.loss_per_million) {
-            return;
-        }
-        let copies = 1 + u32::from(self.random.per_million(self.network.duplicate_per_million));
-        for _ in 0..copies {
-            let mut at = self.now_us + self.delay();
-            if !self.network.reorder {
-                let last = self.ordered.entry((from, to, class.index())).or_default();
-                at = at.max(*last + 1);
-                *last = at;
-            }
-            self.postpone(at, Event::Frame(from, to, class, frame.clone()));
-        }
-    }
-
-    fn has_majority(&self, incarnation: Incarnation, node: NodeId) -> bool {
-        let Some(log) = self.logs.get(&incarnation) else { return false };
-        let near = log
-            .voters
-            .iter()
-            .filter(|&&voter| voter == node || (self.reaches(node, voter) && self.reaches(voter, node)))
-            .count();
-        near * 2 > log.voters.len()
-    }
-
-    fn tell_leader(&mut self, incarnation: Incarnation) {
-        let Some(log) = self.logs.get(&incarnation) else { return };
-        let (voters, leader, term) = (log.voters.clone(), log.leader, log.term);
-        for node in voters {
-            let delay = self.delay();
-            self.at(delay, Event::Lead(node, term, leader));
-        }
-    }
-
-    fn happen(&mut self, event: Event) {
-        let now = self.now();
-        // A paused process takes everything up when it goes on.
-        let receiver = match &event {
-            Event::Frame(_, to, ..) | Event::Datagram(_, to, _) => Some(*to),
-            Event::Tick(node) | Event::LinkUp(node, _) | Event::LinkDown(node, _) => Some(*node),
-            Event::Applied(node, _) | Event::Lead(node, ..) => Some(*node),
-            Event::Commit(..) | Event::Elect(_) => None,
+        let frame = match self.tamper {
+            Some(tamper) => tamper.frame(&frame),
+            None => frame,
         };
+        for at_us in self.network.arrivals(&mut self.random, self.now_us, from, to, class) {
+            self.at(at_us, Event::Frame(from, to, frame.clone()));
+        }
+    }
+
+    /// Who an event waits for if it is paused.
+    fn receiver(event: &Event) -> Option<NodeId> {
+        match event {
+            Event::Frame(_, to, _) | Event::Datagram(_, to, _) => Some(*to),
+            Event::Tick(node) | Event::LinkUp(node, _) | Event::LinkDown(node, _) => Some(*node),
+            Event::Applied(node, _) | Event::Lead(_, node, ..) => Some(*node),
+            Event::Commit(..) | Event::Pulse | Event::Wake(_) => None,
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        let (kind, a, b, body) = match event {
+            Event::Frame(from, to, frame) => (1, from.0, to.0, xxhash_rust::xxh3::xxh3_64(frame)),
+            Event::Datagram(from, to, bytes) => (2, from.0, to.0, xxhash_rust::xxh3::xxh3_64(bytes)),
+            Event::LinkUp(node, peer) => (3, node.0, peer.0, 0),
+            Event::LinkDown(node, peer) => (4, node.0, peer.0, 0),
+            Event::Tick(node) => (5, node.0, 0, 0),
+            Event::Commit(incarnation, term, entry) => (6, incarnation.0, *term, entry.len() as u64),
+            Event::Applied(node, table) => (7, node.0, table.incarnation.0, table.version.0),
+            Event::Lead(_, node, term, leader) => (8, node.0, *term, leader.map_or(0, |leader| leader.0)),
+            Event::Pulse => (9, 0, 0, 0),
+            Event::Wake(token) => (10, *token, 0, 0),
+        };
+        self.events_count += 1;
+        for word in [self.now_us, kind, a, b, body] {
+            self.trace = (self.trace ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Step {
+        let now = self.now();
+        let receiver = Cluster::receiver(&event);
         if let Some(node) = receiver {
-            let Some(sim) = self.nodes.get(&node).filter(|sim| sim.up && !sim.left) else { return };
+            let Some(sim) = self.nodes.get(&node).filter(|sim| sim.up && !sim.left) else { return Step::Other };
+            // A paused process takes everything up when it goes on.
             if sim.paused_until_us > self.now_us {
-                let until = sim.paused_until_us;
-                self.postpone(until, event);
-                return;
+                self.at(sim.paused_until_us, event);
+                return Step::Other;
             }
         }
-        self.trace = (self.trace ^ self.now_us).wrapping_mul(0x0000_0100_0000_01B3);
+        self.note(&event);
         match event {
-            Event::Frame(from, to, _, frame) => {
-                if self.reaches(from, to) {
+            Event::Frame(from, to, frame) => {
+                if self.network.carries(from, to) {
                     self.input(to, |engine| engine.frame(now, from, &frame));
                 }
             }
             Event::Datagram(from, to, bytes) => {
-                if self.reaches(from, to) {
+                if self.network.carries(from, to) {
                     self.input(to, |engine| engine.datagram(now, from, &bytes));
                 }
             }
             Event::LinkUp(node, peer) => {
-                if self.links.contains(&(node, peer)) {
+                if self.network.linked(node, peer) {
                     let (quic, incarnation) = {
                         let sim = &self.nodes[&peer];
                         (sim.quic, sim.engine.table().incarnation)
@@ -476,61 +404,63 @@ impl Cluster {
                     self.input(node, |engine| engine.link_up(now, peer, quic, incarnation));
                 }
             }
-            Event::LinkDown(node, peer) => {
-                if !self.links.contains(&(node, peer)) {
-                    self.input(node, |engine| engine.link_down(now, peer));
-                }
-            }
+            Event::LinkDown(node, peer) => self.input(node, |engine| engine.link_down(now, peer)),
             Event::Tick(node) => {
                 self.input(node, |engine| engine.tick(now));
-                let wake_us = self.engine(node).next_wake_us();
-                self.postpone(wake_us, Event::Tick(node));
+                let wake_us = self.engine(node).next_wake_us().max(self.now_us + 1);
+                self.at(wake_us, Event::Tick(node));
             }
-            Event::Commit(incarnation, entry) => {
-                let Some(log) = self.logs.get_mut(&incarnation) else { return };
-                let mut table = (*log.table).clone();
-                table.apply(&entry);
-                log.table = Arc::new(table);
-                let (table, voters) = (log.table.clone(), log.voters.clone());
-                for voter in voters {
-                    let delay = self.delay();
-                    self.at(delay, Event::Applied(voter, table.clone()));
+            Event::Commit(incarnation, term, entry) => self.commit(incarnation, term, &entry),
+            Event::Applied(node, table) => {
+                if table.incarnation >= self.engine(node).table().incarnation {
+                    self.input(node, |engine| engine.table_committed(now, table));
                 }
             }
-            Event::Applied(node, table) => self.input(node, |engine| engine.table_committed(now, table)),
-            Event::Elect(incarnation) => {
-                let Some(log) = self.logs.get(&incarnation) else { return };
-                if log.leader.is_some_and(|leader| self.reaches(leader, leader)) {
-                    return;
-                }
-                let candidates: Vec<NodeId> = log
-                    .voters
-                    .iter()
-                    .copied()
-                    .filter(|&voter| self.reaches(voter, voter) && self.has_majority(incarnation, voter))
-                    .collect();
-                if candidates.is_empty() {
-                    self.at(ELECTION_US, Event::Elect(incarnation));
-                    return;
-                }
-                let pick = self.random.below(candidates.len() as u64) as usize;
-                if let Some(log) = self.logs.get_mut(&incarnation) {
-                    log.term += 1;
-                    log.leader = Some(candidates[pick]);
-                    let table = log.table.clone();
-                    self.at(0, Event::Applied(candidates[pick], table));
-                }
-                self.tell_leader(incarnation);
-            }
-            Event::Lead(node, term, leader) => {
-                let incarnation = self.engine(node).table().incarnation;
+            Event::Lead(incarnation, node, term, leader) => {
                 let voters = self.logs.get(&incarnation).map(|log| log.voters.clone()).unwrap_or_default();
-                self.input(node, |engine| {
-                    engine.set_voters(voters);
-                    engine.leadership(now, term, leader);
-                });
+                if self.engine(node).table().incarnation == incarnation {
+                    self.input(node, |engine| {
+                        engine.set_voters(voters);
+                        engine.leadership(now, term, leader);
+                    });
+                } else if self.engine(node).table().incarnation < incarnation {
+                    // Its first table is still on the way.
+                    self.after(PULSE_US, Event::Lead(incarnation, node, term, leader));
+                }
+            }
+            Event::Pulse => {
+                self.pulse();
+                self.after(PULSE_US, Event::Pulse);
+            }
+            Event::Wake(token) => return Step::Wake(token),
+        }
+        receiver.map_or(Step::Other, Step::Engine)
+    }
+
+    /// Links die and come back; the agreed log goes on.
+    fn pulse(&mut self) {
+        let Cluster { network, nodes, now_us, .. } = self;
+        let runs = |node| nodes.get(&node).is_some_and(|sim| sim.up && !sim.left && sim.paused_until_us <= *now_us);
+        let cuts: BTreeSet<(NodeId, NodeId)> = nodes
+            .keys()
+            .flat_map(|&a| nodes.keys().map(move |&b| (a, b)))
+            .filter(|&(a, b)| !network.carries(a, b))
+            .collect();
+        let hears = |a, b| runs(a) && runs(b) && !cuts.contains(&(a, b)) && !cuts.contains(&(b, a));
+        for (a, b) in network.idle_out(*now_us, LINK_IDLE_US, hears) {
+            self.after(0, Event::LinkDown(a, b));
+            self.after(0, Event::LinkDown(b, a));
+        }
+        for node in self.live() {
+            let maintained: Vec<NodeId> = self.nodes[&node].maintained.iter().copied().collect();
+            for peer in maintained {
+                self.connect(node, peer);
+            }
+            if self.engine(node).table().incarnation.0 == 0 && self.network.neighbours(node).is_empty() {
+                self.knock(node);
             }
         }
+        self.serve_logs();
     }
 }
 
@@ -543,22 +473,30 @@ mod tests {
     use crate::engine::resp::Proto;
     use crate::engine::table::Survival;
 
-    fn settings(partitions: u16) -> ClusterSettings {
-        ClusterSettings { partitions, replicas: 2, min_copies: 2, survival: Survival::Auto }
+    const SETTINGS: ClusterSettings =
+        ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
+
+    fn cluster(seed: u64, nodes: usize) -> (Cluster, Vec<NodeId>) {
+        let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), SETTINGS);
+        let nodes = (0..nodes).map(|_| cluster.start()).collect();
+        assert!(cluster.run_until(30_000_000, settled), "{:?}", cluster.agreed());
+        (cluster, nodes)
     }
 
     fn settled(cluster: &Cluster) -> bool {
-        cluster.live().iter().all(|&node| {
-            let table = cluster.engine(node).table();
-            let wanted = 2.min(cluster.live().len());
-            table.members.len() == cluster.live().len()
-                && table.partitions.iter().all(|a| {
-                    a.epoch.0 > 0 && a.learners.is_empty() && a.isr.len() == wanted && a.isr.iter().all(|n| cluster.live().contains(n))
+        let live = cluster.live();
+        cluster.agreed().is_some_and(|table| {
+            table.members.len() >= live.len()
+                && table.partitions.iter().all(|partition| {
+                    partition.epoch.0 > 0
+                        && partition.learners.is_empty()
+                        && partition.isr.len() == live.len().min(2)
+                        && partition.isr.iter().all(|node| live.contains(node))
                 })
         })
     }
 
-    fn send(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
+    fn call(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
         let now = cluster.now();
         let mut out = Vec::new();
         let submitted = cluster.input(node, |engine| {
@@ -567,56 +505,33 @@ mod tests {
             let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once: None, args };
             Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
         });
-        (submitted == Some(Submitted::Done)).then_some(out)
-    }
-
-    fn call(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
-        if let Some(reply) = send(cluster, node, number, args) {
-            return Some(reply);
+        if submitted == Some(Submitted::Done) {
+            return Some(out);
         }
-        let mut found = None;
-        for _ in 0..3_000 {
-            cluster.run(5_000);
-            if let Some(index) = cluster.replies.iter().position(|(n, ticket, _)| *n == node && ticket.number == number) {
-                found = Some(cluster.replies.remove(index).2.to_vec());
-                break;
-            }
-        }
-        found
+        cluster.run_until(15_000_000, |cluster| cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number));
+        let index = cluster.replies.iter().position(|(_, ticket, _)| ticket.number == number)?;
+        Some(cluster.replies.remove(index).2.to_vec())
     }
 
     #[test]
     fn one_node_serves() {
-        let mut cluster = Cluster::new(1, NetworkConfig::default(), EngineConfig::default());
-        let a = cluster.start(settings(16));
-        assert!(cluster.run_until(5_000_000, settled), "{:?}", cluster.engine(a).table());
-        assert_eq!(call(&mut cluster, a, 1, &[b"SET", b"k", b"v"]).unwrap(), b"+OK\r\n");
-        assert_eq!(call(&mut cluster, a, 2, &[b"GET", b"k"]).unwrap(), b"$1\r\nv\r\n");
+        let (mut cluster, nodes) = cluster(1, 1);
+        assert_eq!(call(&mut cluster, nodes[0], 1, &[b"SET", b"k", b"v"]).unwrap(), b"+OK\r\n");
+        assert_eq!(call(&mut cluster, nodes[0], 2, &[b"GET", b"k"]).unwrap(), b"$1\r\nv\r\n");
     }
 
     #[test]
     fn three_nodes_form_serve_and_survive_a_kill() {
-        let mut cluster = Cluster::new(7, NetworkConfig::default(), EngineConfig::default());
-        let a = cluster.start(settings(16));
-        let b = cluster.start(settings(16));
-        let c = cluster.start(settings(16));
-        assert!(cluster.run_until(30_000_000, settled), "{:#?}", cluster.engine(a).table());
+        let (mut cluster, nodes) = cluster(7, 3);
         for i in 0..100u64 {
             let key = format!("k{i}");
-            assert_eq!(call(&mut cluster, a, i, &[b"SET", key.as_bytes(), b"v"]).unwrap(), b"+OK\r\n");
+            assert_eq!(call(&mut cluster, nodes[0], i, &[b"SET", key.as_bytes(), b"v"]).unwrap(), b"+OK\r\n");
         }
-        cluster.crash(c);
+        cluster.crash(nodes[2]);
         for i in 0..100u64 {
             let key = format!("k{i}");
-            assert_eq!(call(&mut cluster, b, 1000 + i, &[b"GET", key.as_bytes()]).unwrap(), b"$1\r\nv\r\n", "{key}");
+            assert_eq!(call(&mut cluster, nodes[1], 1000 + i, &[b"GET", key.as_bytes()]).unwrap(), b"$1\r\nv\r\n", "{key}");
         }
-        assert!(cluster.run_until(60_000_000, |cluster| {
-            cluster.live().iter().all(|&node| {
-                cluster.engine(node).table().partitions.iter().all(|x| x.isr.len() == 2 && x.learners.is_empty() && !x.isr.contains(&c))
-            })
-        }));
-        cluster.crash(a);
-        cluster.run(1);
-        assert_eq!(cluster.live(), vec![b]);
+        assert!(cluster.run_until(30_000_000, settled));
     }
 }

@@ -1,4 +1,15 @@
 //! Whole clusters of the production engine under virtual time, decided by one seed.
+//!
+//! The tour, from the ground up:
+//! - [`random`]: the one source of chance. [`network`]: delay, loss, duplicates, cuts, links.
+//!   [`agreed_log`]: what openraft does in production, as a service.
+//! - [`cluster`]: engines, events and time. [`tamper`]: bugs put in on purpose.
+//! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
 
+pub mod agreed_log;
+pub mod checks;
 pub mod cluster;
 pub mod linearizability;
+pub mod network;
+pub mod random;
+pub mod tamper;

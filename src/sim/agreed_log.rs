@@ -1,0 +1,188 @@
+//! The agreed log as a service: what openraft does for production nodes, reduced to its promises.
+//!
+//! One voter leads a term; an entry commits after a delay if its proposer still leads and a majority
+//! answers; an entry proposed just before its leader was lost may commit under the next one. A leader
+//! that is dead, paused or cut off is replaced after an election timeout, and learns of it when it is
+//! reached again. Voters apply entries late, or several at once.
+
+use super::cluster::{Cluster, Event};
+use crate::engine::ids::{Incarnation, NodeId};
+use crate::engine::table::{Table, TableEntry};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const ELECTION_US_MIN: u64 = 1_200_000;
+const ELECTION_US_MAX: u64 = 2_400_000;
+
+/// The agreed log of one incarnation.
+#[derive(Debug)]
+pub struct AgreedLog {
+    /// What all committed entries amount to.
+    pub table: Arc<Table>,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// Grows with each election.
+    pub term: u64,
+    /// When the next leader is elected if this one stays lost.
+    election_us: Option<u64>,
+    /// What nodes were last told of the leader.
+    told: BTreeMap<NodeId, (u64, Option<NodeId>)>,
+    /// The newest table sent to each voter.
+    sent: BTreeMap<NodeId, Arc<Table>>,
+}
+
+impl AgreedLog {
+    fn of_one(node: NodeId, table: Arc<Table>) -> AgreedLog {
+        AgreedLog {
+            table,
+            voters: vec![node],
+            leader: Some(node),
+            term: 1,
+            election_us: None,
+            told: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The log of the latest incarnation.
+    pub fn latest_log(&self) -> Option<&AgreedLog> {
+        self.logs.values().next_back()
+    }
+
+    /// The table that the latest incarnation has agreed on.
+    pub fn agreed(&self) -> Option<&Arc<Table>> {
+        self.latest_log().map(|log| &log.table)
+    }
+
+    /// Whether so many voters of an incarnation answer `node` that it can commit.
+    pub(super) fn has_majority(&self, incarnation: Incarnation, node: NodeId) -> bool {
+        let Some(log) = self.logs.get(&incarnation) else { return false };
+        let near = log.voters.iter().filter(|&&voter| self.converse(node, voter)).count();
+        near * 2 > log.voters.len()
+    }
+
+    pub(super) fn form_log(&mut self, node: NodeId, table: Table) {
+        self.logs.insert(table.incarnation, AgreedLog::of_one(node, Arc::new(table)));
+        self.serve_logs();
+    }
+
+    /// A node that joined a later incarnation no longer votes in an earlier one.
+    pub(super) fn leave_logs(&mut self, node: NodeId, incarnation: Incarnation) {
+        for (_, log) in self.logs.range_mut(..incarnation) {
+            log.voters.retain(|&voter| voter != node);
+            if log.leader == Some(node) {
+                log.leader = None;
+            }
+        }
+    }
+
+    pub(super) fn propose(&mut self, node: NodeId, entry: TableEntry) {
+        let incarnation = self.engine(node).table().incarnation;
+        let Some(log) = self.logs.get(&incarnation) else { return };
+        let term = log.term;
+        if log.leader == Some(node) && self.has_majority(incarnation, node) {
+            let delay = 2 * self.network.delay_us(&mut self.random) + self.random.below(10_000);
+            self.after(delay, Event::Commit(incarnation, term, entry));
+        }
+    }
+
+    pub(super) fn commit(&mut self, incarnation: Incarnation, term: u64, entry: &TableEntry) {
+        let Some(log) = self.logs.get(&incarnation) else { return };
+        let led = log.term == term && log.leader.is_some_and(|leader| self.has_majority(incarnation, leader));
+        // A new leader may or may not have got the entry from the one that was lost.
+        let inherited = log.term > term && self.random.per_million(500_000);
+        if !led && !inherited {
+            return;
+        }
+        let Some(log) = self.logs.get_mut(&incarnation) else { return };
+        let mut table = (*log.table).clone();
+        let applied = table.apply(entry);
+        tracing::debug!(version = %applied.version, ?entry, skipped = applied.skipped, "committed");
+        log.table = Arc::new(table);
+        self.serve_logs();
+    }
+
+    pub(super) fn set_voters(&mut self, node: NodeId, voters: Vec<NodeId>) {
+        let incarnation = self.engine(node).table().incarnation;
+        let may = self.has_majority(incarnation, node);
+        if let Some(log) = self.logs.get_mut(&incarnation)
+            && log.leader == Some(node)
+            && may
+            && log.voters != voters
+        {
+            tracing::debug!(?voters, "voters");
+            log.voters = voters;
+            if !log.voters.contains(&node) {
+                log.leader = None;
+            }
+            log.told.clear();
+            self.serve_logs();
+        }
+    }
+
+    /// Elects where a leader is lost, and brings voters up to date. Called often.
+    pub(super) fn serve_logs(&mut self) {
+        let incarnations: Vec<Incarnation> = self.logs.keys().copied().collect();
+        for incarnation in incarnations {
+            self.elect(incarnation);
+            self.follow_leader(incarnation);
+        }
+    }
+
+    fn elect(&mut self, incarnation: Incarnation) {
+        let Some(log) = self.logs.get(&incarnation) else { return };
+        let led = log.leader.is_some_and(|leader| self.runs(leader) && self.has_majority(incarnation, leader));
+        let (due_us, voters) = (log.election_us, log.voters.clone());
+        let next_us = if led {
+            None
+        } else if due_us.is_none() {
+            Some(self.now().mono_us + self.random.between(ELECTION_US_MIN, ELECTION_US_MAX))
+        } else {
+            due_us
+        };
+        let mut elected = None;
+        if next_us.is_some_and(|at_us| self.now().mono_us >= at_us) {
+            let able: Vec<NodeId> = voters
+                .into_iter()
+                .filter(|&voter| self.runs(voter) && self.has_majority(incarnation, voter))
+                .collect();
+            elected = self.random.pick(&able);
+        }
+        let Some(log) = self.logs.get_mut(&incarnation) else { return };
+        log.election_us = next_us;
+        if elected.is_some() {
+            log.election_us = None;
+            log.leader = elected;
+            log.term += 1;
+            tracing::debug!(leader = ?elected, term = log.term, "elected");
+        }
+    }
+
+    fn follow_leader(&mut self, incarnation: Incarnation) {
+        let Some(log) = self.logs.get(&incarnation) else { return };
+        let (news, table) = ((log.term, log.leader), log.table.clone());
+        let Some(leader) = log.leader.filter(|&leader| self.runs(leader)) else { return };
+        let told: Vec<NodeId> = log.told.keys().chain(&log.voters).copied().collect();
+        let voters = log.voters.clone();
+        for node in told {
+            let known = self.logs.get(&incarnation).and_then(|log| log.told.get(&node));
+            if known != Some(&news) && self.converse(leader, node) {
+                let delay = self.network.delay_us(&mut self.random);
+                self.after(delay, Event::Lead(incarnation, node, news.0, news.1));
+                self.logs.get_mut(&incarnation).map(|log| log.told.insert(node, news));
+            }
+        }
+        for node in voters {
+            let sent = self.logs.get(&incarnation).and_then(|log| log.sent.get(&node));
+            if sent.is_none_or(|sent| sent.version < table.version) && self.converse(leader, node) {
+                let delay = self.network.delay_us(&mut self.random);
+                self.after(delay, Event::Applied(node, table.clone()));
+                self.logs.get_mut(&incarnation).map(|log| log.sent.insert(node, table.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! (c) What is committed is held by every in-sync copy. (d) A new primary holds all of it.
+
+use super::Finding;
+use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, Version};
+use crate::engine::partition::Role;
+use crate::sim::cluster::Cluster;
+use std::collections::BTreeMap;
+
+/// How far a partition was ever committed, by anyone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Committed {
+    pub(super) sequence: Sequence,
+    /// A reading of the clock that is part of what was committed.
+    pub(super) version: Version,
+}
+
+/// How far each partition was ever committed.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    reached: BTreeMap<PartitionId, Committed>,
+    seen: BTreeMap<(NodeId, PartitionId), (Incarnation, Epoch, Sequence)>,
+}
+
+impl Commits {
+    pub(super) fn of(&self, partition: PartitionId) -> Committed {
+        self.reached.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Compares what the node has newly committed with the copies of all that it must be on.
+    pub(super) fn look(&mut self, cluster: &Cluster, node: NodeId) -> Finding {
+        let engine = cluster.engine(node);
+        let incarnation = engine.table().incarnation;
+        for partition in engine.partitions() {
+            let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) else { continue };
+            let now = (incarnation, partition.epoch, copy.commit);
+            if self.seen.insert((node, partition.id), now) == Some(now) {
+                continue;
+            }
+            if copy.commit > copy.last {
+                return Err(format!("{node} {}: commit {} beyond last {}", partition.id, copy.commit, copy.last));
+            }
+            for follower in primary.followers.iter().filter(|follower| follower.in_sync) {
+                let other = &cluster.engine(follower.node).partitions();
+                let held = other.get(partition.id.index()).and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
+                if held.is_none_or(|held| held < copy.commit) {
+                    let (id, epoch, commit) = (partition.id, partition.epoch, copy.commit);
+                    return Err(format!("{node} {id} {epoch}: committed {commit}, in-sync {} holds {held:?}", follower.node));
+                }
+            }
+            let reached = self.reached.entry(partition.id).or_default();
+            reached.sequence = reached.sequence.max(copy.commit);
+            if copy.commit == copy.last {
+                reached.version = reached.version.max(copy.hlc.last());
+            }
+        }
+        Ok(())
+    }
+
+    /// A primary holds everything that was ever committed, and its clock is not behind.
+    pub(super) fn promoted(&self, cluster: &Cluster, node: NodeId) -> Finding {
+        let engine = cluster.engine(node);
+        let incarnation = engine.table().incarnation;
+        for partition in engine.partitions() {
+            let (true, Some(copy)) = (partition.is_primary(), &partition.copy) else { continue };
+            let known = self.seen.get(&(node, partition.id));
+            if known.is_some_and(|known| (known.0, known.1) == (incarnation, partition.epoch)) {
+                continue;
+            }
+            let reached = self.of(partition.id);
+            if copy.last < reached.sequence {
+                return Err(format!(
+                    "{node} {} {}: begins at {}, {} was committed",
+                    partition.id, partition.epoch, copy.last, reached.sequence
+                ));
+            }
+            if copy.hlc.last() < reached.version {
+                return Err(format!(
+                    "(i) {node} {} {}: its clock reads {:?}, {:?} was given and committed",
+                    partition.id,
+                    partition.epoch,
+                    copy.hlc.last(),
+                    reached.version
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! (f) Never fewer than the configured complete copies by our own doing.
+
+use super::Finding;
+use super::commits::Commits;
+use crate::engine::ids::{Incarnation, NodeId, PartitionId};
+use crate::engine::table::MemberStatus;
+use crate::sim::cluster::Cluster;
+use std::collections::BTreeSet;
+
+/// Who was seen to hold a complete copy.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    held: BTreeSet<(NodeId, PartitionId, Incarnation)>,
+}
+
+impl Copies {
+    /// A copy that the node has given up since the last look must be held by enough others.
+    pub(super) fn look(&mut self, cluster: &Cluster, node: NodeId, commits: &Commits) -> Finding {
+        let engine = cluster.engine(node);
+        let table = engine.table();
+        let incarnation = table.incarnation;
+        for partition in engine.partitions() {
+            let key = (node, partition.id, incarnation);
+            if partition.copy.is_some() {
+                self.held.insert(key);
+                continue;
+            }
+            if !self.held.remove(&key) {
+                continue;
+            }
+            let committed = commits.of(partition.id).sequence;
+            let Some(assignment) = table.assignment(partition.id) else { continue };
+            let complete = assignment
+                .isr
+                .iter()
+                .filter(|&&other| {
+                    let copy = cluster.engine(other).partitions().get(partition.id.index());
+                    let last = copy.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
+                    other != node && last.is_some_and(|last| last >= committed)
+                })
+                .count();
+            let up = table.members.values().filter(|member| member.status == MemberStatus::Up).count();
+            let wanted = usize::from(table.settings.replicas).min(up.max(1));
+            if complete < wanted {
+                return Err(format!(
+                    "{node} gave up {} with {complete} of {wanted} complete copies at {:?}, {committed} committed",
+                    partition.id, assignment.isr
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! Liveness: once faults have stopped, everything is whole again.
+
+use crate::engine::ids::Epoch;
+use crate::engine::table::MemberStatus;
+use crate::sim::cluster::Cluster;
+
+/// Why the cluster is not whole yet; `None` if it is: one table at all members, every partition
+/// served with full copies that are equal, and nothing else kept.
+pub fn unsettled(cluster: &Cluster) -> Option<String> {
+    let live = cluster.live();
+    let table = cluster.agreed()?;
+    for &node in &live {
+        let mine = cluster.engine(node).table();
+        if (mine.incarnation, mine.version) != (table.incarnation, table.version) {
+            return Some(format!("{node} has {} {}, agreed is {} {}", mine.incarnation, mine.version, table.incarnation, table.version));
+        }
+        if table.members.get(&node).map(|member| member.status) != Some(MemberStatus::Up) {
+            return Some(format!("{node} lives and is {:?}", table.members.get(&node).map(|member| member.status)));
+        }
+    }
+    let gone = table.members.values().find(|member| member.status != MemberStatus::Down && !live.contains(&member.node));
+    if let Some(member) = gone {
+        return Some(format!("{} is gone and still {:?}", member.node, member.status));
+    }
+    let wanted = usize::from(table.settings.replicas).min(live.len());
+    for (id, assignment) in table.partition_ids().zip(&table.partitions) {
+        let whole = assignment.epoch > Epoch(0)
+            && assignment.learners.is_empty()
+            && assignment.isr.len() == wanted
+            && assignment.isr.iter().all(|node| live.contains(node));
+        if !whole {
+            return Some(format!("{id} is {assignment:?}"));
+        }
+        let primary = &cluster.engine(assignment.primary).partitions()[id.index()];
+        let Some(first) = primary.copy.as_ref().filter(|copy| primary.is_primary() && copy.commit == copy.last) else {
+            return Some(format!("{id} is not served by {}", assignment.primary));
+        };
+        for &node in &live {
+            let copy = &cluster.engine(node).partitions()[id.index()].copy;
+            let equal = copy.as_ref().is_some_and(|copy| {
+                copy.last == first.last && copy.shard.digest_root() == first.shard.digest_root()
+            });
+            match assignment.isr.contains(&node) {
+                true if !equal => return Some(format!("{id} at {node} is not what {} has", assignment.primary)),
+                false if copy.is_some() => return Some(format!("{id} is still kept by {node}")),
+                _ => {}
+            }
+        }
+    }
+    None
+}
