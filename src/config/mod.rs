@@ -75,6 +75,9 @@ pub struct NodeConfig {
     pub eviction: Eviction,
     /// Bounds on what clients may send and hold.
     pub limits: Limits,
+    /// Records travel one a message, so many unacknowledged at most; `None` is batching as usual.
+    /// For measuring what batching is worth.
+    pub unbatched_replication: Option<u16>,
     /// How long a graceful stop may take to hand partitions over.
     pub drain_timeout: Duration,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
@@ -150,6 +153,7 @@ impl Default for NodeConfig {
             memory_bytes_max: 0,
             eviction: Eviction::NoEviction,
             limits: Limits::default(),
+            unbatched_replication: None,
             drain_timeout: Duration::from_secs(60),
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -283,6 +287,7 @@ impl NodeConfig {
                     Some(_) => return conflict("op_timeout", "must be from 10ms to 10m"),
                 },
             },
+            unbatched_replication: given.unbatched_replication.map(|count| count.0 as u16),
             drain_timeout: given.drain_timeout.map_or(default.drain_timeout, Duration::from),
             log_filter: given.log.map_or(default.log_filter, |filter| filter.0),
             log_format: given.log_format.unwrap_or(default.log_format),

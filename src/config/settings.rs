@@ -170,6 +170,11 @@ settings! {
               default_missing_value = "true", help_heading = "Clients")]
         enable_debug_command: Switch,
 
+        /// Send records one a message, and so many messages unacknowledged at most: to measure what
+        /// batching is worth
+        #[arg(long, value_name = "N", hide = true)]
+        unbatched_replication: Bounded<1, 1_000>,
+
         /// How long a graceful stop may take to hand partitions over [default: 60s]
         #[arg(long, value_name = "TIME", help_heading = "Operation")]
         drain_timeout: Millis,

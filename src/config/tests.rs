@@ -85,6 +85,7 @@ fn every_setting_can_come_from_every_source() {
         ("op-timeout", "2s"),
         ("resp-redirect", "true"),
         ("enable-debug-command", "true"),
+        ("unbatched-replication", "1"),
         ("drain-timeout", "9s"),
         ("log", "debug"),
         ("log-format", "plain"),

@@ -23,7 +23,8 @@ pub struct PeerConfig {
     pub batch_bytes: usize,
     /// Unacknowledged batches to one peer, at most.
     pub batches_in_flight_max: usize,
-    /// Records of one partition in one message before it is split; 1 turns batching off.
+    /// Records of one partition in one message before it is split; 1 turns batching off: a batch
+    /// is then one message.
     pub batch_records: usize,
     /// A batch unanswered for so long is taken for lost.
     pub batch_timeout_us: u64,
@@ -47,6 +48,14 @@ impl Default for PeerConfig {
             lease_margin_us: 50_000,
             heartbeat_us: 300_000,
         }
+    }
+}
+
+impl PeerConfig {
+    /// One record a batch, and so many batches unacknowledged: what batching is measured against.
+    pub fn unbatched(batches_in_flight: u16) -> PeerConfig {
+        let batches = usize::from(batches_in_flight);
+        PeerConfig { batches_in_flight: batches, batches_in_flight_max: batches, batch_records: 1, ..PeerConfig::default() }
     }
 }
 
@@ -248,6 +257,17 @@ impl Peers {
                 frame.append(&mut peer.control);
                 self.outgoing.push_back((node, Class::Control, frame.into()));
             }
+            if self.config.batch_records == 1 {
+                // All but the last batch that may go leave in frames of their own.
+                while peer.in_flight.len() + 1 < self.config.batches_in_flight && !peer.records.is_empty() {
+                    let mut frame = Vec::new();
+                    message::begin(self.incarnation, &mut frame);
+                    peer.next_number += 1;
+                    message::append(&head(peer.next_number, None), &mut frame);
+                    peer.take_batch(true, now_us, &mut frame);
+                    self.outgoing.push_back((node, Class::Hot, frame.into()));
+                }
+            }
             let under_way = peer.in_flight.len();
             let records_go = !peer.records.is_empty()
                 && (under_way < self.config.batches_in_flight
@@ -261,9 +281,7 @@ impl Peers {
             if records_go {
                 peer.next_number += 1;
                 message::append(&head(peer.next_number, None), &mut frame);
-                frame.append(&mut peer.records);
-                let marks = std::mem::take(&mut peer.marks);
-                peer.in_flight.push_back(InFlight { number: peer.next_number, sent_us: now_us, marks });
+                peer.take_batch(self.config.batch_records == 1, now_us, &mut frame);
             }
             if heartbeat {
                 message::append(&head(0, Some(self.load)), &mut frame);
@@ -371,6 +389,23 @@ impl Peers {
 }
 
 impl Peer {
+    /// Moves what waits into a frame as the batch `next_number`: all of it, or `one` message.
+    fn take_batch(&mut self, one: bool, sent_us: u64, frame: &mut Vec<u8>) {
+        let marks = if one {
+            let mut rest = self.records.as_slice();
+            // Messages between the records have no mark.
+            let marked = matches!(message::next(&mut rest), Ok(Message::Records(_)));
+            let length = self.records.len() - rest.len();
+            debug_assert!(length > 0, "what was encoded here can be decoded");
+            frame.extend(self.records.drain(..length));
+            self.marks.drain(..usize::from(marked).min(self.marks.len())).collect()
+        } else {
+            frame.append(&mut self.records);
+            std::mem::take(&mut self.marks)
+        };
+        self.in_flight.push_back(InFlight { number: self.next_number, sent_us, marks });
+    }
+
     fn clear(&mut self) {
         self.urgent.clear();
         self.control.clear();

@@ -17,6 +17,7 @@ use crate::engine::frame::Class;
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::membership::MembershipConfig;
 use crate::engine::node::Engine;
+use crate::engine::peers::PeerConfig;
 use crate::engine::record;
 use crate::engine::store;
 use crate::engine::table::{Member, MemberStatus};
@@ -206,6 +207,7 @@ async fn advertised_host(config: &NodeConfig) -> Result<Option<SocketAddr>, Star
 
 fn engine_config(config: &NodeConfig) -> EngineConfig {
     EngineConfig {
+        peers: config.unbatched_replication.map_or(PeerConfig::default(), PeerConfig::unbatched),
         limits: record::Limits {
             key_bytes_max: config.limits.key_bytes_max,
             value_bytes_max: config.limits.value_bytes_max,

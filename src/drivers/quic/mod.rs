@@ -7,7 +7,7 @@
 //!
 //! The tour: [`mesh`] is what the node talks to, [`Links`] is how it hears back; `link` is one
 //! connection and its tasks; `accept` and `maintain` bring links up; `handshake` exchanges hellos;
-//! `transport` holds QUIC's settings; [`client`] is the dialling side of the client library.
+//! `transport` holds QUIC's settings, [`raw`] is those alone; [`client`] is the dialling side of the client library.
 //!
 //! Everything but the client side runs on one current_thread runtime inside a `LocalSet`: quinn
 //! batches well there, and nothing needs a lock.
@@ -20,6 +20,7 @@ pub mod hello;
 mod link;
 mod maintain;
 pub mod mesh;
+pub mod raw;
 mod refusals;
 mod transport;
 
