@@ -801,8 +801,11 @@ impl Engine {
         }
         self.pending_seals.clear();
         self.shared.peers.new_incarnation(table.incarnation);
-        self.shared.peers.term = 0;
-        self.shared.peers.leader = None;
+        // Whoever leads while its cluster forms keeps what the log said before this table came of it.
+        if !self.leading {
+            self.shared.peers.term = 0;
+            self.shared.peers.leader = None;
+        }
         self.membership.set_incarnation(self.shared.now, table.incarnation);
         if self.partitions.len() != table.partitions.len() {
             self.partitions = (0..table.settings.partitions).map(|id| Partition::new(PartitionId(id))).collect();
