@@ -6,7 +6,7 @@
 //! transport before it was read.
 
 use super::controller::{Order, Report, Sealed};
-use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion};
+use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
 use super::table::{Member, Table};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,8 @@ pub enum Message<'a> {
         count: u64,
         /// Digest root.
         digest: u64,
+        /// The source's clock: deletes are no entries, and what they read on it must not be given again.
+        clock: Version,
     },
     /// The learner's answer to [`Message::SnapshotEnd`].
     SnapshotDone {

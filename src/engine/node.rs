@@ -618,8 +618,8 @@ impl Engine {
                     partition.snapshot_chunk(shared, from, attempt, number, crc, entries, dedup);
                 }
                 Message::SnapshotAck { attempt, number, .. } => partition.snapshot_acked(shared, from, attempt, number),
-                Message::SnapshotEnd { attempt, sequence, count, digest, .. } => {
-                    partition.snapshot_end(shared, from, attempt, sequence, count, digest);
+                Message::SnapshotEnd { attempt, sequence, count, digest, clock, .. } => {
+                    partition.snapshot_end(shared, from, attempt, sequence, count, digest, clock);
                 }
                 Message::SnapshotDone { attempt, verdict, .. } => partition.snapshot_done(shared, from, attempt, verdict),
                 Message::Digest { epoch, sequence, digest, .. } => {

@@ -213,6 +213,7 @@ impl Primary {
                 sequence: copy.last,
                 count: copy.shard.len() as u64,
                 digest: copy.shard.digest_root(),
+                clock: copy.hlc.last(),
             };
             shared.peers.send_behind_records(node, &end);
         }
@@ -364,7 +365,17 @@ impl Partition {
     }
 
     /// The snapshot has ended: compare.
-    pub fn snapshot_end(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, sequence: Sequence, count: u64, digest: u64) {
+    #[allow(clippy::too_many_arguments)]
+    pub fn snapshot_end(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: u64,
+        sequence: Sequence,
+        count: u64,
+        digest: u64,
+        clock: Version,
+    ) {
         let id = self.id;
         let reply = |shared: &mut Shared, verdict| {
             shared.peers.send(from, &Message::SnapshotDone { partition: id, attempt, verdict });
@@ -390,6 +401,7 @@ impl Partition {
             reply(shared, SnapshotVerdict::Different);
             return;
         }
+        staging.copy.hlc.observe(clock);
         // The replacement is complete: only now may what was held before go.
         self.discard_copy(shared);
         if let Some(staging) = self.staging.take() {
