@@ -4,12 +4,16 @@
 //! - [`random`]: the one source of chance. [`network`]: delay, loss, duplicates, cuts, links.
 //!   [`agreed_log`]: what openraft does in production, as a service.
 //! - [`cluster`]: engines, events and time. [`tamper`]: bugs put in on purpose.
+//! - [`scenario`]: one run from a seed, with its [`faults`] and the clients of [`workload`].
 //! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
 
 pub mod agreed_log;
 pub mod checks;
 pub mod cluster;
+pub mod faults;
 pub mod linearizability;
 pub mod network;
 pub mod random;
+pub mod scenario;
 pub mod tamper;
+pub mod workload;

@@ -1,0 +1,554 @@
+//! Clients of a simulated cluster, and what they hold the cluster to.
+//!
+//! Each client talks to a node of its own, one operation at a time, and to another when its node is
+//! gone or silent for too long; what was under way then is in doubt. What they do is a mix:
+//! unique keys (acknowledged means there for good), registers and private keys with GET, SET, CAS, DEL
+//! and INCRBY (linearizable), counters (exact with exactly-once tags), values that expire, locks.
+
+mod answer;
+mod locks;
+mod tallies;
+
+use super::checks::Violation;
+use super::cluster::Cluster;
+use super::linearizability::{self as lin, History};
+use crate::engine::command;
+use crate::engine::dedup::RequestTag;
+use crate::engine::ids::{ClientId, MapId, NodeId, PartitionId, Slot};
+use crate::engine::op::{Op, Submitted, Ticket};
+use crate::engine::resp::Proto;
+use answer::Reply;
+use bytes::Bytes;
+use locks::{Locks, Token};
+use std::collections::BTreeMap;
+use tallies::{Mortal, Tallies, unique_value};
+
+/// The client that asks for everything again in the end.
+const AUDITOR: u64 = 1_000;
+const PATIENCE_US: u64 = 9_000_000;
+const RETRY_US: u64 = 100_000;
+/// Hot keys change so often, to keep the history of each short.
+const WINDOW_US: u64 = 2_000_000;
+const HISTORY_STEPS_MAX: u64 = 400_000;
+
+/// What an operation is for, and what to make of its answer.
+#[derive(Clone, Debug)]
+enum Intent {
+    StoreUnique(String),
+    LoadUnique(String),
+    Recorded(lin::Ticket, Shape),
+    /// The first half of a compare-and-swap.
+    Observe(lin::Ticket, String),
+    Count(String),
+    CountOnce(String, RequestTag, u64),
+    StoreMortal(String, u64),
+    LoadMortal(Mortal),
+    Lock { key: String, owner: String, lease_ms: u64, latest: Token },
+    Unlock,
+    AuditCounter(String),
+}
+
+/// The kind of answer that a recorded operation gets.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Value,
+    Done,
+    Removed,
+    Sum,
+    Swapped,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    node: NodeId,
+    invoke_us: u64,
+    args: Vec<Vec<u8>>,
+    intent: Intent,
+}
+
+impl Pending {
+    /// The same exactly-once request, sent again.
+    fn again(mut self, node: NodeId, now_us: u64) -> Pending {
+        if let Intent::CountOnce(_, tag, first_us) = &mut self.intent {
+            tag.age_ms = ((now_us - *first_us) / 1_000) as u32;
+        }
+        Pending { node, invoke_us: now_us, ..self }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    home: Option<NodeId>,
+    pending: Option<(u64, Pending)>,
+    /// An exactly-once increment to be sent again.
+    again: Option<Pending>,
+    /// The second half of a compare-and-swap: key, value seen, its version.
+    swap: Option<(String, Option<Bytes>, u64)>,
+    /// A lock held: key and owner.
+    holds: Option<(String, String)>,
+    requests: BTreeMap<PartitionId, u64>,
+    wakes: u64,
+}
+
+/// How a run went for its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Operations answered.
+    pub answered: u64,
+    /// Operations refused and known not to have happened.
+    pub refused: u64,
+    /// Operations whose outcome is unknown.
+    pub in_doubt: u64,
+}
+
+/// All clients.
+#[derive(Debug)]
+pub struct Workload {
+    clients: Vec<Client>,
+    history: History,
+    tallies: Tallies,
+    locks: Locks,
+    next_number: u64,
+    stopping: bool,
+    audits: BTreeMap<u64, Pending>,
+    /// How it went.
+    pub outcomes: Outcomes,
+}
+
+impl Workload {
+    /// So many clients, each to be woken for the first time soon.
+    pub fn new(cluster: &mut Cluster, clients: usize) -> Workload {
+        for token in 0..clients as u64 {
+            let delay = cluster.random.below(100_000);
+            cluster.wake_after(delay, token << 32);
+        }
+        Workload {
+            clients: (0..clients).map(|_| Client::default()).collect(),
+            history: History::default(),
+            tallies: Tallies::default(),
+            locks: Locks::default(),
+            next_number: 0,
+            stopping: false,
+            audits: BTreeMap::new(),
+            outcomes: Outcomes::default(),
+        }
+    }
+
+    /// No new operations from now on, except to finish what was begun.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.audits.is_empty()
+            && self.clients.iter().all(|client| client.pending.is_none() && client.again.is_none())
+    }
+
+    /// A client's time has come. Returns the node it talked to.
+    ///
+    /// # Errors
+    /// A promise broken.
+    pub fn wake(&mut self, cluster: &mut Cluster, token: u64) -> Result<Option<NodeId>, Violation> {
+        let (index, wake) = ((token >> 32) as usize, token & 0xFFFF_FFFF);
+        let Some(client) = self.clients.get(index).filter(|client| client.wakes == wake) else { return Ok(None) };
+        if let Some((_, pending)) = &client.pending {
+            let lost = !cluster.lives(pending.node);
+            if lost || cluster.now().mono_us >= pending.invoke_us + PATIENCE_US {
+                self.abandon(cluster, index)?;
+            } else {
+                self.sleep(cluster, index, RETRY_US);
+            }
+            return Ok(None);
+        }
+        let homeless = client.home.is_none_or(|home| !cluster.lives(home));
+        if homeless {
+            let live = cluster.live();
+            let home = cluster.random.pick(&live);
+            self.clients[index].home = home;
+        }
+        let Some(home) = self.clients[index].home else { return Ok(None) };
+        if cluster.engine(home).table().incarnation.0 == 0 || !cluster.runs(home) {
+            // It would be asked in vain for now; a connection to it just doesn't come about.
+            self.clients[index].home = None;
+            self.sleep(cluster, index, RETRY_US);
+            return Ok(None);
+        }
+        let pending = match self.clients[index].again.take() {
+            Some(pending) => Some(pending.again(home, cluster.now().mono_us)),
+            None if self.stopping => None,
+            None => Some(self.choose(cluster, index, home)),
+        };
+        if let Some(pending) = pending {
+            self.submit(cluster, index, pending)?;
+        }
+        Ok(Some(home))
+    }
+
+    /// Takes the replies that engines have given since the last look.
+    ///
+    /// # Errors
+    /// A promise broken.
+    pub fn take_replies(&mut self, cluster: &mut Cluster) -> Result<(), Violation> {
+        for (node, ticket, reply) in std::mem::take(&mut cluster.replies) {
+            if ticket.door == AUDITOR {
+                if let Some(pending) = self.audits.remove(&ticket.number) {
+                    self.settle(cluster, None, &pending, Reply::decode(&reply))?;
+                }
+                continue;
+            }
+            let index = ticket.door as usize;
+            let Some(client) = self.clients.get_mut(index) else { continue };
+            if client.pending.as_ref().is_some_and(|(number, pending)| *number == ticket.number && pending.node == node)
+                && let Some((_, pending)) = client.pending.take()
+            {
+                self.settle(cluster, Some(index), &pending, Reply::decode(&reply))?;
+                self.pause(cluster, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, cluster: &mut Cluster, index: usize) {
+        let us = cluster.random.between(2_000, 40_000);
+        self.sleep(cluster, index, us);
+    }
+
+    fn sleep(&mut self, cluster: &mut Cluster, index: usize, us: u64) {
+        let client = &mut self.clients[index];
+        client.wakes = (client.wakes + 1) & 0xFFFF_FFFF;
+        cluster.wake_after(us, (index as u64) << 32 | client.wakes);
+    }
+
+    /// The client gives its node up: what was under way is in doubt.
+    fn abandon(&mut self, cluster: &mut Cluster, index: usize) -> Result<(), Violation> {
+        if let Some((_, pending)) = self.clients[index].pending.take() {
+            self.settle(cluster, Some(index), &pending, Reply::InDoubt)?;
+        }
+        self.clients[index].home = None;
+        self.pause(cluster, index);
+        Ok(())
+    }
+
+    fn submit(&mut self, cluster: &mut Cluster, index: usize, pending: Pending) -> Result<(), Violation> {
+        self.next_number += 1;
+        let ticket = Ticket { door: index as u64, number: self.next_number };
+        let reply = send(cluster, ticket, &pending);
+        match reply {
+            Some(reply) => {
+                self.settle(cluster, Some(index), &pending, reply)?;
+                self.pause(cluster, index);
+            }
+            None => {
+                self.clients[index].pending = Some((ticket.number, pending));
+                self.sleep(cluster, index, RETRY_US);
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, cluster: &mut Cluster, index: usize, node: NodeId) -> Pending {
+        let now = cluster.now();
+        let random = &mut cluster.random;
+        let pending = |args: &[&str], intent| Pending {
+            node,
+            invoke_us: now.mono_us,
+            args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+            intent,
+        };
+        self.next_number += 1;
+        let fresh = format!("{index}:{}", self.next_number);
+        if let Some((key, seen, version)) = self.clients[index].swap.take() {
+            let op = lin::Op::CompareAndSwap { expected: seen, value: Bytes::from(fresh.clone()) };
+            let ticket = self.history.invoke(index as u64, Bytes::from(key.clone()), op, now.mono_us);
+            return pending(&["RD.CAS", &key, &version.to_string(), &fresh], Intent::Recorded(ticket, Shape::Swapped));
+        }
+        if let Some((key, owner)) = self.clients[index].holds.take() {
+            self.locks.releasing(&key, &owner);
+            return pending(&["RD.UNLOCK", &key, &owner], Intent::Unlock);
+        }
+        let window = now.mono_us / WINDOW_US;
+        let choice = random.below(100);
+        let mut record = |key: &str, op: lin::Op| {
+            self.history.invoke(index as u64, Bytes::copy_from_slice(key.as_bytes()), op, now.mono_us)
+        };
+        match choice {
+            0..20 => {
+                let key = format!("unique-{fresh}");
+                let value = String::from_utf8_lossy(&unique_value(&key)).into_owned();
+                pending(&["SET", &key, &value], Intent::StoreUnique(key.clone()))
+            }
+            20..25 if !self.tallies.unique.is_empty() => {
+                let key = self.tallies.unique[random.below(self.tallies.unique.len() as u64) as usize].clone();
+                pending(&["GET", &key], Intent::LoadUnique(key.clone()))
+            }
+            20..55 => {
+                let key = format!("register-{window}-{}", random.below(3));
+                match random.below(10) {
+                    0..4 => pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value)),
+                    4..6 => {
+                        let ticket = record(&key, lin::Op::Set(Bytes::from(fresh.clone())));
+                        pending(&["SET", &key, &fresh], Intent::Recorded(ticket, Shape::Done))
+                    }
+                    6 => pending(&["DEL", &key], Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed)),
+                    _ => pending(&["RD.GETV", &key], Intent::Observe(record(&key, lin::Op::Get), key.clone())),
+                }
+            }
+            55..62 => {
+                let key = format!("sum-{window}-{}", random.below(2));
+                match random.below(3) {
+                    0 => pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value)),
+                    _ => {
+                        let delta = random.between(1, 9) as i64;
+                        let ticket = record(&key, lin::Op::Add(delta));
+                        pending(&["INCRBY", &key, &delta.to_string()], Intent::Recorded(ticket, Shape::Sum))
+                    }
+                }
+            }
+            62..70 => {
+                let key = format!("private-{index}-{}", window % 1_000);
+                match random.below(4) {
+                    0 => {
+                        let ticket = record(&key, lin::Op::Set(Bytes::from(fresh.clone())));
+                        pending(&["SET", &key, &fresh], Intent::Recorded(ticket, Shape::Done))
+                    }
+                    1 => pending(&["DEL", &key], Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed)),
+                    _ => pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value)),
+                }
+            }
+            70..76 => {
+                let key = format!("counter-{}", random.below(3));
+                pending(&["INCR", &key], Intent::Count(key.clone()))
+            }
+            76..82 => {
+                let key = format!("exact-{}", random.below(3));
+                let count = cluster.engine(node).table().settings.partitions;
+                let request = self.clients[index].requests.entry(Slot::of(key.as_bytes()).partition(count)).or_default();
+                let client = ClientId(index as u64 + 1);
+                let tag = RequestTag { client, request: *request, acknowledged_below: *request, age_ms: 0 };
+                *request += 1;
+                pending(&["INCR", &key], Intent::CountOnce(key.clone(), tag, now.mono_us))
+            }
+            82..86 => {
+                let key = format!("mortal-{fresh}");
+                let ttl_ms = random.between(200, 6_000);
+                let intent = Intent::StoreMortal(key.clone(), ttl_ms);
+                pending(&["SET", &key, "mortal", "PX", &ttl_ms.to_string()], intent)
+            }
+            86..95 if !self.tallies.mortals.is_empty() => {
+                let recent = self.tallies.mortals.len().min(20) as u64;
+                let at = self.tallies.mortals.len() - 1 - random.below(recent) as usize;
+                let mortal = self.tallies.mortals[at].clone();
+                pending(&["GET", &mortal.key], Intent::LoadMortal(mortal.clone()))
+            }
+            _ => {
+                let key = format!("lock-{}", random.below(2));
+                let owner = format!("owner-{fresh}");
+                let lease_ms = random.between(300, 3_000);
+                let latest = self.locks.latest(&key);
+                let args = ["RD.LOCK", &key, &owner, &lease_ms.to_string()];
+                pending(&args, Intent::Lock { key: key.clone(), owner: owner.clone(), lease_ms, latest })
+            }
+        }
+    }
+
+    /// Makes of a reply what the intent wants.
+    fn settle(&mut self, cluster: &Cluster, index: Option<usize>, pending: &Pending, reply: Reply) -> Result<(), Violation> {
+        match &reply {
+            Reply::Refused => self.outcomes.refused += 1,
+            Reply::InDoubt => self.outcomes.in_doubt += 1,
+            _ => self.outcomes.answered += 1,
+        }
+        tracing::trace!(
+            client = index,
+            args = %pending.args.join(&b' ').escape_ascii(),
+            node = %pending.node,
+            asked_us = pending.invoke_us,
+            ?reply,
+            "answered"
+        );
+        self.judge(cluster, index, pending, reply).map_err(|(invariant, detail)| Violation {
+            invariant,
+            detail: format!("{detail} (asked {} at {} us)", pending.node, pending.invoke_us),
+            at_us: cluster.now().mono_us,
+        })
+    }
+
+    fn judge(
+        &mut self,
+        cluster: &Cluster,
+        index: Option<usize>,
+        pending: &Pending,
+        reply: Reply,
+    ) -> Result<(), (&'static str, String)> {
+        const LOST: &str = "acknowledged writes are there";
+        const COUNTS: &str = "counters count";
+        const TOKENS: &str = "(h) fencing tokens grow and locks exclude";
+        const ANSWERS: &str = "answers are what was asked for";
+        let now = cluster.now();
+        let wall_ms = |us: u64| now.wall_ms - (now.mono_us - us) / 1_000;
+        let odd = || (ANSWERS, format!("{:?} to {}", reply, pending.args.join(&b' ').escape_ascii()));
+        match (&pending.intent, &reply) {
+            (_, Reply::Unexpected(_)) => return Err(odd()),
+
+            (Intent::StoreUnique(key), Reply::Simple) => self.tallies.unique.push(key.clone()),
+            (Intent::LoadUnique(key), Reply::Bulk(value)) => {
+                if value.as_ref() != Some(&unique_value(key)) {
+                    return Err((LOST, format!("{key} is {value:?}")));
+                }
+            }
+
+            (Intent::Recorded(ticket, _) | Intent::Observe(ticket, _), Reply::Refused) => self.history.refused(ticket.clone()),
+            // In doubt is what a record is until it is told otherwise.
+            (Intent::Recorded(..) | Intent::Observe(..), Reply::InDoubt) => {}
+            (Intent::Recorded(ticket, shape), reply) => {
+                let outcome = match (shape, reply) {
+                    (Shape::Value, Reply::Bulk(value)) => lin::Outcome::Value(value.clone()),
+                    (Shape::Done, Reply::Simple) => lin::Outcome::Done,
+                    (Shape::Removed, Reply::Integer(count)) => lin::Outcome::Removed(*count > 0),
+                    (Shape::Sum, Reply::Integer(sum)) => lin::Outcome::Sum(*sum),
+                    (Shape::Swapped, Reply::Bulk(None)) => lin::Outcome::Swapped(false),
+                    (Shape::Swapped, reply) if reply.number().is_some() => lin::Outcome::Swapped(true),
+                    _ => return Err(odd()),
+                };
+                self.history.answered(ticket.clone(), outcome, now.mono_us);
+            }
+            (Intent::Observe(ticket, key), reply) => {
+                let seen = match reply {
+                    Reply::Bulk(None) => (None, Some(0)),
+                    Reply::Array(Some(parts)) => match &parts[..] {
+                        [Reply::Bulk(value), version] => (value.clone(), version.number()),
+                        _ => return Err(odd()),
+                    },
+                    _ => return Err(odd()),
+                };
+                let (value, Some(version)) = seen else { return Err(odd()) };
+                self.history.answered(ticket.clone(), lin::Outcome::Value(value.clone()), now.mono_us);
+                if let Some(index) = index {
+                    self.clients[index].swap = Some((key.clone(), value, version));
+                }
+            }
+
+            (Intent::Count(key), Reply::Integer(value)) => {
+                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
+            }
+            (Intent::Count(key), Reply::InDoubt) => {
+                self.tallies.counters.entry(key.clone()).or_default().in_doubt += 1;
+            }
+            (Intent::CountOnce(key, ..), Reply::Integer(value)) => {
+                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
+            }
+            (Intent::CountOnce(..), Reply::InDoubt | Reply::Refused) => {
+                if let Some(index) = index {
+                    self.clients[index].again = Some(pending.clone());
+                }
+            }
+            (Intent::AuditCounter(key), Reply::Bulk(value)) => {
+                let value = value.as_ref().map_or(Some(0), |digits| std::str::from_utf8(digits).ok()?.parse().ok());
+                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                counter.check(key, value.unwrap_or(u64::MAX)).map_err(|detail| (COUNTS, detail))?;
+            }
+
+            (Intent::StoreMortal(key, ttl_ms), Reply::Simple) => self.tallies.mortals.push(Mortal {
+                key: key.clone(),
+                lives_until_ms: wall_ms(pending.invoke_us) + ttl_ms,
+                gone_from_ms: now.wall_ms + ttl_ms,
+            }),
+            (Intent::LoadMortal(mortal), Reply::Bulk(value)) => {
+                let checked = mortal.check(value.is_some(), wall_ms(pending.invoke_us), now.wall_ms);
+                checked.map_err(|detail| ("expiry is kept", detail))?;
+            }
+
+            (Intent::Lock { key, owner, lease_ms, latest }, Reply::Array(Some(parts))) => {
+                let token: Option<Vec<u64>> = parts.iter().map(Reply::number).collect();
+                let Some(Ok(token)) = token.map(Token::try_from) else { return Err(odd()) };
+                let until_ms = wall_ms(pending.invoke_us) + lease_ms - 1;
+                let granted = self.locks.granted(key, owner, token, *latest, now.wall_ms, until_ms, pending.node);
+                granted.map_err(|detail| (TOKENS, detail))?;
+                if let Some(index) = index {
+                    self.clients[index].holds = Some((key.clone(), owner.clone()));
+                }
+            }
+            (Intent::Lock { .. }, Reply::Array(None) | Reply::Bulk(None)) => {}
+            (Intent::Unlock, Reply::Integer(_)) => {}
+            (_, Reply::Refused | Reply::InDoubt) => {}
+            _ => return Err(odd()),
+        }
+        Ok(())
+    }
+
+    /// Asks for every acknowledged write again, from any node.
+    ///
+    /// # Errors
+    /// A promise broken.
+    pub fn audit(&mut self, cluster: &mut Cluster) -> Result<(), Violation> {
+        for client in &self.clients {
+            // Whoever still retries may or may not have been counted.
+            if let Some(Intent::CountOnce(key, ..)) = client.again.as_ref().map(|pending| &pending.intent) {
+                self.tallies.counters.entry(key.clone()).or_default().in_doubt += 1;
+            }
+        }
+        let unique = self.tallies.unique.iter().map(|key| (key.clone(), Intent::LoadUnique(key.clone())));
+        let counters = self.tallies.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
+        let questions: Vec<(String, Intent)> = unique.chain(counters).collect();
+        let live = cluster.live();
+        for (key, intent) in questions {
+            let Some(node) = cluster.random.pick(&live) else { break };
+            let args = vec![b"GET".to_vec(), key.into_bytes()];
+            let pending = Pending { node, invoke_us: cluster.now().mono_us, args, intent };
+            self.next_number += 1;
+            let ticket = Ticket { door: AUDITOR, number: self.next_number };
+            match send(cluster, ticket, &pending) {
+                Some(reply) => self.settle(cluster, None, &pending, reply)?,
+                None => {
+                    self.audits.insert(ticket.number, pending);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Acknowledged unique keys.
+    pub fn unique_count(&self) -> usize {
+        self.tallies.unique.len()
+    }
+
+    /// (j) Whether the recorded histories have an explanation.
+    ///
+    /// # Errors
+    /// The first key whose history has none.
+    pub fn explain(&self, cluster: &Cluster) -> Result<(), Violation> {
+        self.history.check(HISTORY_STEPS_MAX).or_else(|(key, failure)| match failure {
+            lin::Failure::TooHard => Ok(()),
+            failure => Err(Violation {
+                invariant: "(j) linearizability",
+                detail: format!("{}: {failure}", key.escape_ascii()),
+                at_us: cluster.now().mono_us,
+            }),
+        })
+    }
+}
+
+/// Sends an operation; its reply if it came at once.
+fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Reply> {
+    let now = cluster.now();
+    let args: Vec<&[u8]> = pending.args.iter().map(Vec::as_slice).collect();
+    let Ok(spec) = command::resolve(&args) else { return Some(Reply::Unexpected("unknown command".into())) };
+    let exactly_once = match &pending.intent {
+        Intent::CountOnce(_, tag, _) => Some(*tag),
+        _ => None,
+    };
+    let mut out = Vec::new();
+    let submitted = cluster.input(pending.node, |engine| {
+        let partition = engine.table().partition_of(Slot::of(args[1]));
+        let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once, args: &args };
+        Some(engine.submit(now, ticket, &op, &mut out))
+    });
+    match submitted {
+        Some(Submitted::Done) => Some(Reply::decode(&out)),
+        Some(Submitted::Pending) => None,
+        None => Some(Reply::Refused),
+    }
+}
