@@ -21,7 +21,7 @@ use crate::drivers::node::calls::{Calls, QueueDoor};
 use crate::drivers::node::serve::{self, Addresses, RunningNode, StartError};
 use crate::engine::ids::MapId;
 use crate::engine::resp::{Reply, ReplyLimits};
-use crate::engine::table::{MapDefaults, MapDefinition};
+use crate::engine::table::{MapDefaults, MapDefinition, MemberStatus};
 use crate::error::Error;
 use crate::map::{Caller, Key, Map, MapOptions, Raw, Value};
 use std::collections::HashMap;
@@ -199,6 +199,15 @@ impl Node {
         self.caller.call(MapId(0), args).await
     }
 
+    /// Members of the cluster that are up, this one included; 0 before it is part of one.
+    pub async fn members(&self) -> usize {
+        let (reply, members) = oneshot::channel();
+        match self.caller.calls.send(Call::Members { reply }).await {
+            Ok(()) => members.await.unwrap_or(0),
+            Err(_) => 0,
+        }
+    }
+
     /// Hands all partitions over, leaves the cluster and stops. Whether all was handed over in time.
     pub async fn shutdown(self) -> bool {
         let (done, drained) = oneshot::channel();
@@ -221,6 +230,7 @@ pub struct LocalCaller {
 enum Call {
     Command { map: MapId, args: Vec<Vec<u8>>, reply: oneshot::Sender<Vec<u8>> },
     OpenMap { name: String, defaults: MapDefaults, reply: oneshot::Sender<Result<MapId, Error>> },
+    Members { reply: oneshot::Sender<usize> },
 }
 
 impl LocalCaller {
@@ -322,6 +332,11 @@ async fn take_calls(core: NodeCore, mut requests: mpsc::Receiver<Call>) {
                                 waiting.insert(next, reply);
                             }
                         }
+                    }
+                    Call::Members { reply } => {
+                        let members = engine.table().members.values();
+                        let up = members.filter(|member| member.status == MemberStatus::Up).count();
+                        let _gave_up = reply.send(up);
                     }
                     Call::OpenMap { name, defaults, reply } => {
                         tokio::task::spawn_local(open_map(core.clone(), name, defaults, reply));

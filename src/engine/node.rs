@@ -5,6 +5,7 @@
 //! [`Engine::tick`] at [`Engine::next_wake_us`] at the latest. `now` is read *after* the input it
 //! comes with was received: that makes the lease check of a read sound.
 
+use super::command::Flags;
 use super::config::EngineConfig;
 use super::controller::{self, Controller, ControllerConfig, ControllerOutput, ControllerStatus, Order, Report, Sealed, SealedPartition};
 use super::frame::Class;
@@ -479,6 +480,9 @@ impl Engine {
         }
         let primary = assignment.primary;
         if primary == self.shared.me {
+            if op.spec.flags.has(Flags::DENYOOM) && !self.shared.room_for(op.bytes()) {
+                self.make_room(op.bytes());
+            }
             return match self.partitions[op.partition.index()].execute(&mut self.shared, op, asker, out) {
                 Executed::Done => Attempt::Answered,
                 Executed::Waiting => Attempt::Waiting,
@@ -494,6 +498,17 @@ impl Engine {
         self.shared.stats.forwarded += 1;
         self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded() });
         Attempt::Waiting
+    }
+
+    /// Evicts from one partition after the other until `bytes` more fit, or none can give more.
+    fn make_room(&mut self, bytes: usize) {
+        let count = self.partitions.len();
+        let mut fruitless = 0;
+        while fruitless < count && self.shared.eviction_goal() > 0 && !self.shared.room_for(bytes) {
+            self.sweep_cursor = (self.sweep_cursor + 1) % count;
+            let gave = self.partitions[self.sweep_cursor].evict(&mut self.shared);
+            fruitless = if gave { 0 } else { fruitless + 1 };
+        }
     }
 
     /// Runs an operation that waited or came from another node; answers or parks it.
@@ -959,21 +974,22 @@ impl Engine {
     fn tick_expiry(&mut self, count: usize) {
         // A slice of the partitions each time: all within a second, more where there is more to do.
         let slice = count.div_ceil(8);
+        let maps_bounded = self.shared.table.maps.iter().any(|map| map.defaults.bytes_max > 0);
         for _ in 0..slice {
             self.sweep_cursor = (self.sweep_cursor + 1) % count.max(1);
             let budget = self.shared.config.sweep_budget;
-            self.partitions[self.sweep_cursor].sweep(&mut self.shared, budget);
-        }
-        if self.shared.want_eviction || self.shared.eviction_goal() > 0 {
-            self.shared.want_eviction = false;
-            for _ in 0..count {
-                self.sweep_cursor = (self.sweep_cursor + 1) % count.max(1);
-                self.partitions[self.sweep_cursor].evict(&mut self.shared);
-                if self.shared.eviction_goal() == 0 {
-                    break;
+            let Engine { shared, partitions, .. } = self;
+            let partition = &mut partitions[self.sweep_cursor];
+            if partition.is_primary() {
+                partition.sweep(shared, budget);
+                if maps_bounded {
+                    partition.evict(shared);
                 }
+            } else if let Some(copy) = &mut partition.copy {
+                copy.shard.tidy(&mut shared.arena, budget);
             }
         }
+        self.make_room(0);
     }
 
     fn tick_digests(&mut self, now_us: u64, count: usize) {

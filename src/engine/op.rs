@@ -32,6 +32,13 @@ pub struct Op<'a> {
     pub args: &'a [&'a [u8]],
 }
 
+impl Op<'_> {
+    /// Bytes of its arguments.
+    pub fn bytes(&self) -> usize {
+        self.args.iter().map(|arg| arg.len()).sum()
+    }
+}
+
 /// What came of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {

@@ -35,8 +35,6 @@ pub struct Shared {
     pub condemned: VecDeque<Shard>,
     /// Operations to run again: their primary's reign ended before they did.
     pub resubmit: VecDeque<Parked>,
-    /// Set when a write found no memory and its own partition had none to give.
-    pub want_eviction: bool,
     pub(super) completions: VecDeque<(Ticket, ReplyBytes)>,
     pub(super) dirty: Vec<PartitionId>,
     pub(super) restless: BTreeSet<PartitionId>,
@@ -83,7 +81,6 @@ impl Shared {
             stats: Stats::default(),
             condemned: VecDeque::new(),
             resubmit: VecDeque::new(),
-            want_eviction: false,
             completions: VecDeque::new(),
             dirty: Vec::new(),
             restless: BTreeSet::new(),
@@ -190,7 +187,9 @@ impl Shared {
 
     /// Whether `bytes` more fit into the memory bound.
     pub fn room_for(&self, bytes: usize) -> bool {
-        self.config.bytes_max == 0 || self.arena.bytes_used() + bytes as u64 <= self.config.bytes_max
+        let bytes = bytes as u64;
+        (self.config.bytes_max == 0 || self.arena.bytes_used() + bytes <= self.config.bytes_max)
+            && self.arena.bytes_left() > bytes
     }
 
     /// How much has to go for a little room under the bound; 0 when nothing may be evicted.

@@ -249,8 +249,9 @@ impl Partition {
             self.drop_staging(shared);
             if self.is_primary() && !new_epoch {
                 self.update_ack_set(shared, assignment);
+            } else if self.is_primary() {
+                self.renew(shared, assignment);
             } else {
-                self.step_down(shared);
                 self.promote(shared, assignment);
             }
         } else {

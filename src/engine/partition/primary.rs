@@ -151,13 +151,9 @@ impl Partition {
                     }
                 }
             }
-            if op.spec.flags.has(Flags::DENYOOM) && !shared.room_for(op.args.iter().map(|arg| arg.len()).sum()) {
-                primary.evict_some(shared, copy, self.id, self.epoch);
-                if !shared.room_for(op.args.iter().map(|arg| arg.len()).sum()) {
-                    shared.want_eviction = true;
-                    out.extend_from_slice(b"-OOM command not allowed when used memory > 'maxmemory'.\r\n");
-                    return Executed::Done;
-                }
+            if op.spec.flags.has(Flags::DENYOOM) && !shared.room_for(op.bytes()) {
+                out.extend_from_slice(b"-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+                return Executed::Done;
             }
         }
 
@@ -203,7 +199,8 @@ impl Partition {
         swept
     }
 
-    /// Evicts down to the memory bound as far as this partition can give.
+    /// Evicts towards the memory bound as far as this partition can give in one step, and trims maps
+    /// that are over their own bounds.
     pub fn evict(&mut self, shared: &mut Shared) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
         if self.promised > self.epoch || primary.handover.is_some() {
@@ -367,6 +364,19 @@ impl Partition {
         self.role = Role::Primary(Box::new(primary));
         self.update_ack_set(shared, assignment);
         shared.stats.promotions += 1;
+    }
+
+    /// Goes on under a later epoch: what waits goes on waiting, what is uncommitted is sent anew.
+    pub(super) fn renew(&mut self, shared: &mut Shared, assignment: &Assignment) {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        primary.handover = None;
+        for mut follower in std::mem::take(&mut primary.followers) {
+            shared.abandon_sending(follower.node, follower.sending.take());
+        }
+        // Into the tail, from where the followers get it in the new epoch.
+        primary.send_log(shared, copy, self.id, self.epoch);
+        copy.tail.trim(copy.commit);
+        self.update_ack_set(shared, assignment);
     }
 
     /// Follows the table's idea of who else holds the partition.
@@ -566,15 +576,11 @@ impl Primary {
 
     fn evict_some(&mut self, shared: &mut Shared, copy: &mut Copy, partition: PartitionId, epoch: Epoch) {
         let goal = shared.eviction_goal();
-        if goal == 0 {
-            return;
-        }
         let policy = shared.config.eviction;
         let mut freed = 0;
         let before = self.log.count();
         self.with_keyspace(shared, copy, partition, epoch, |keys| freed = keys.evict(policy, goal));
         shared.stats.evicted += (self.log.count() - before) as u64;
-        shared.dirty(partition);
     }
 
     /// Records the reply of an exactly-once write beside its effects.
