@@ -4,7 +4,7 @@
 //! answer in order and have their own pipeline.)
 
 use super::Door;
-use crate::engine::command::{self, Gather, Plan, Step};
+use crate::engine::command::{self, Gather, Plan, SessionOp, Step};
 use crate::engine::dedup::RequestTag;
 use crate::engine::ids::MapId;
 use crate::engine::node::Engine;
@@ -103,6 +103,10 @@ impl Calls {
             .and_then(|spec| Ok((spec, command::plan(spec, args, Proto::Resp3, partitions, entropy)?)));
         match planned {
             Err(refusal) => Some(format!("-{refusal}\r\n").into_bytes()),
+            Ok((_, Plan::Session(SessionOp::AcceptLoss))) => {
+                engine.accept_loss(now);
+                Some(b"+OK\r\n".to_vec())
+            }
             Ok((spec, Plan::Session(_))) => {
                 Some(format!("-ERR '{}' is for RESP connections only\r\n", spec.name).into_bytes())
             }

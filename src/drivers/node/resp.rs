@@ -425,6 +425,10 @@ impl Host for RespHost<'_> {
         *counters.rate.borrow_mut() = Rate::default();
     }
 
+    fn accept_loss(&mut self) {
+        self.engine.accept_loss(self.now);
+    }
+
     fn kill(&mut self, connection: ConnectionId) {
         if let Some(door) = self.front.doors.borrow().get(&connection.0) {
             door.killed.set(true);

@@ -168,6 +168,7 @@ pub enum Gathering {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the command of its name")]
 pub enum SessionOp {
+    AcceptLoss,
     Asking,
     Auth,
     ClientGetName,

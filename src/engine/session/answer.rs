@@ -104,6 +104,10 @@ pub(super) fn answer(
         Op::ClusterNodes => cluster::nodes(host, reply),
         Op::ClusterShards => cluster::shards(host, reply),
         Op::ClusterSlots => cluster::slots(host, reply),
+        Op::AcceptLoss => {
+            host.accept_loss();
+            reply.ok();
+        }
         Op::DebugSleep => return sleep(args[2], host),
     }
     Ok(Answer::Written)

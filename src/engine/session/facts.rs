@@ -65,6 +65,8 @@ pub trait Host: Facts {
     fn config_set(&mut self, parameters: &[(&str, &str)]) -> Result<(), (usize, ConfigRefusal)>;
     /// Sets the counters behind [`Facts::stats`] to zero.
     fn reset_stats(&mut self);
+    /// Asks the controller to begin dead partitions anew, empty.
+    fn accept_loss(&mut self);
     /// Closes another connection.
     fn kill(&mut self, connection: ConnectionId);
     /// Owes `+OK` to the ticket after so many microseconds.

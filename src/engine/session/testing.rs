@@ -185,6 +185,7 @@ impl Host for TestNode {
         Ok(())
     }
     fn reset_stats(&mut self) {}
+    fn accept_loss(&mut self) {}
     fn kill(&mut self, connection: ConnectionId) {
         self.killed.push(connection);
     }
