@@ -9,19 +9,21 @@ use super::command::Flags;
 use super::config::EngineConfig;
 use super::controller::{self, Controller, ControllerConfig, ControllerOutput, ControllerStatus, Order, Report, Sealed, SealedPartition};
 use super::frame::Class;
-use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
+use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
 use super::message::{self, ForwardOutcome, Message, Refusal, Unavailable};
 use super::op::{Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, Executed, IN_DOUBT, ReplyBytes};
-use super::partition::{Partition, Role};
+use super::partition::{Copy, Partition, Role};
 use super::peers::Peers;
 use super::router::{Forwarded, Router};
 use super::shared::{Parked, Shared};
 use super::stats::Stats;
+use super::store::KeyRef;
 use super::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use super::time::Now;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -419,6 +421,26 @@ impl Engine {
         }
     }
 
+    /// Reads where the keys of a batch to come are, so that their cache misses overlap. Changes nothing.
+    pub fn touch(&self, map: MapId, keys: &[&[u8]]) {
+        let count = self.shared.table.settings.partitions;
+        let mut read = 0u64;
+        let mut found: SmallVec<[(&Copy, u64); 64]> = SmallVec::new();
+        for key in keys {
+            let partition = Slot::of(key).partition(count);
+            if let Some(copy) = self.partitions.get(partition.index()).and_then(|partition| partition.copy.as_ref()) {
+                found.push((copy, KeyRef::new(map, key).hash));
+            }
+        }
+        for (copy, hash) in &found {
+            read ^= copy.shard.touch_slots(*hash);
+        }
+        for (copy, hash) in &found {
+            read ^= copy.shard.touch_entry(&self.shared.arena, *hash);
+        }
+        std::hint::black_box(read);
+    }
+
     /// When [`Engine::tick`] wants to be called next.
     pub fn next_wake_us(&self) -> u64 {
         self.tick_us + TICK_US
@@ -759,8 +781,7 @@ impl Engine {
         if table.incarnation != self.shared.table.incarnation {
             self.enter_incarnation(&table);
         }
-        let before = std::mem::replace(&mut self.shared.table, table.clone());
-        self.shared.peers.table_version = table.version;
+        let before = self.shared.set_table(table.clone());
         let Engine { shared, partitions, .. } = self;
         for (partition, assignment) in partitions.iter_mut().zip(&table.partitions) {
             let unchanged = before.incarnation == table.incarnation

@@ -43,6 +43,7 @@ pub struct Shared {
     pub(super) pulls: BTreeSet<NodeId>,
     pub(super) starved: VecDeque<(NodeId, PartitionId)>,
     snapshot_in_flight: BTreeMap<NodeId, usize>,
+    copies_min: usize,
     entropy: u64,
     attempts: u64,
 }
@@ -89,6 +90,7 @@ impl Shared {
             pulls: BTreeSet::new(),
             starved: VecDeque::new(),
             snapshot_in_flight: BTreeMap::new(),
+            copies_min: 1,
             entropy: entropy | 1,
             attempts: 0,
         }
@@ -160,10 +162,23 @@ impl Shared {
         self.table.members.values().filter(|member| member.weight > 0 && counts(member.status)).count()
     }
 
+    /// Copies that a write needs, of the table in force.
+    pub fn copies_min(&self) -> usize {
+        self.copies_min
+    }
+
+    /// Replaces the table in force.
+    pub(super) fn set_table(&mut self, table: Arc<Table>) -> Arc<Table> {
+        self.peers.table_version = table.version;
+        let before = std::mem::replace(&mut self.table, table);
+        self.copies_min = self.copies_min_of_table();
+        before
+    }
+
     /// Copies that a write needs: `min_copies`, or all members if they are fewer.
     ///
     /// Dead members count in clusters that go on by majority; a small cluster's survivor goes on alone.
-    pub fn copies_min(&self) -> usize {
+    fn copies_min_of_table(&self) -> usize {
         let settings = &self.table.settings;
         let by_majority = match settings.survival {
             Survival::Auto => self.table.ever_three,

@@ -5,7 +5,7 @@
 
 use super::{Door, NodeCore};
 use crate::config::NodeConfig;
-use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::ids::{MapId, NodeId, PartitionId};
 use crate::engine::node::Engine;
 use crate::engine::op;
 use crate::engine::partition::primary::ReplyBytes;
@@ -387,6 +387,10 @@ fn parse_setting(name: &str, value: &str) -> Result<Setting, ConfigRefusal> {
 impl Host for RespHost<'_> {
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted {
         self.engine.submit(self.now, op::Ticket { door: self.door, number: ticket.0 }, &op, out)
+    }
+
+    fn touch(&self, keys: &[&[u8]]) {
+        self.engine.touch(MapId(0), keys);
     }
 
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr> {

@@ -228,6 +228,17 @@ impl Decoder {
         self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
     }
 
+    /// The first argument after the name of the command at the front of `buffer`, and the bytes the command
+    /// takes; for looking ahead. `None` for inline, incomplete and broken commands.
+    pub fn first_key<'a>(&mut self, buffer: &'a [u8]) -> Option<(Option<&'a [u8]>, usize)> {
+        if buffer.first() != Some(&b'*') {
+            return None;
+        }
+        let Ok(Decoded::Command { consumed }) = self.decode(buffer, Trust::Authenticated) else { return None };
+        let key = self.spans.get(1).and_then(|span| buffer.get(span.start..span.end));
+        Some((key, consumed))
+    }
+
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {
         let seen = &buffer[..buffer.len().min(LINE_BYTES_MAX + 1)];
         let Some(end) = seen.iter().position(|&byte| byte == b'\n') else {
