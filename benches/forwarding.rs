@@ -18,7 +18,10 @@ fn bench() -> Result<(), Failure> {
     let nodes = Node::cluster(&[&["--weight", "10000"], &["--weight", "1"]])?;
     Load::new("0:1", 50, 16, 0).fill(nodes[0].resp)?;
     println!("GETs of 64 B, two nodes, medians of {ROUNDS}; CPU is of both nodes");
-    println!("{:<10} {:>8} {:>10} {:>12} {:>9} {:>9} {:>9}", "", "clients", "under way", "GETs/s", "CPU-us", "p50 us", "p99 us");
+    println!(
+        "{:<10} {:>8} {:>10} {:>12} {:>9} {:>9} {:>9}",
+        "", "clients", "under way", "GETs/s", "CPU-us", "p50 us", "p99 us"
+    );
     let mut rows = Vec::new();
     for (clients, pipeline, requests) in LOADS {
         let mut runs = [Vec::new(), Vec::new()];
@@ -32,10 +35,13 @@ fn bench() -> Result<(), Failure> {
         }
         for (name, runs) in ["local", "forwarded"].into_iter().zip(&runs) {
             let per_second = median(runs.iter().map(|run| run.0.per_second));
-            let (p50_us, p99_us) = (median(runs.iter().map(|run| run.0.p50_us)), median(runs.iter().map(|run| run.0.p99_us)));
+            let (p50_us, p99_us) =
+                (median(runs.iter().map(|run| run.0.p50_us)), median(runs.iter().map(|run| run.0.p99_us)));
             let cpu_us = median(runs.iter().map(|run| run.1));
             let under_way = clients * pipeline;
-            println!("{name:<10} {clients:>8} {under_way:>10} {per_second:>12.0} {cpu_us:>9.2} {p50_us:>9.0} {p99_us:>9.0}");
+            println!(
+                "{name:<10} {clients:>8} {under_way:>10} {per_second:>12.0} {cpu_us:>9.2} {p50_us:>9.0} {p99_us:>9.0}"
+            );
             rows.push(serde_json::json!({
                 "path": name, "under_way": under_way, "per_second": per_second,
                 "cpu_us": cpu_us, "p50_us": p50_us, "p99_us": p99_us,

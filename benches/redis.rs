@@ -42,7 +42,16 @@ impl Redis {
         let own = folder.join(port.to_string());
         std::fs::create_dir(&own)?;
         let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
         command.arg("--dir").arg(&own).arg("--logfile").arg(own.join("log"));
         if in_cluster {
             command.args(["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]);
@@ -107,7 +116,16 @@ struct Run {
 /// One run of `redis-benchmark`.
 fn run(side: &Side, test: &str, pipeline: u32, commands: u64, in_cluster: bool) -> Result<Run, Failure> {
     let mut command = Command::new("redis-benchmark");
-    command.args(["-h", "127.0.0.1", "-p", &side.at.port().to_string(), "-c", &CLIENTS.to_string(), "-d", "64"]);
+    command.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &side.at.port().to_string(),
+        "-c",
+        &CLIENTS.to_string(),
+        "-d",
+        "64",
+    ]);
     command.args(["-r", &KEYS.to_string(), "-P", &pipeline.to_string(), "-n", &commands.to_string()]);
     command.args(["-t", test, "--csv"]).args(in_cluster.then_some("--cluster"));
     let cpu = || cpu_us_of(side.servers.iter().copied());
@@ -146,8 +164,11 @@ fn compare(
 fn row(what: String, unit: &str, ringdove: f64, redis: f64, bar: f64, throughput: Option<[f64; 2]>) -> Value {
     let ratio = ringdove / redis;
     let verdict = if ratio <= bar { "met" } else { "MISSED" };
-    let per_second = throughput.map_or(String::new(), |[ours, theirs]| format!("{ours:>10.0} {theirs:>10.0}"));
-    println!("{what:<28} {ringdove:>8.2} {redis:>8.2} {unit:<6} {ratio:>6.2} {bar:>6.1} {verdict:<7}{per_second}");
+    let per_second =
+        throughput.map_or(String::new(), |[ours, theirs]| format!("{ours:>10.0} {theirs:>10.0}"));
+    println!(
+        "{what:<28} {ringdove:>8.2} {redis:>8.2} {unit:<6} {ratio:>6.2} {bar:>6.1} {verdict:<7}{per_second}"
+    );
     json!({ "what": what, "unit": unit, "ringdove": ringdove, "redis": redis, "ratio": ratio, "bar": bar })
 }
 
@@ -202,9 +223,15 @@ fn bench() -> Result<(), Failure> {
     }
     let folder = tempfile::tempdir()?;
     let version = output(Command::new("redis-server").arg("--version"))?;
-    let version = version.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?").to_owned();
-    println!("Redis {version}; {CLIENTS} clients, values of 64 B, {KEYS} keys, medians of {ROUNDS} interleaved runs");
-    println!("{:<28} {:>8} {:>8} {:<6} {:>6} {:>6} {:<7}{:>10} {:>10}", "", "ringdove", "Redis", "", "ratio", "bar", "", "ops/s", "Redis");
+    let version =
+        version.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?").to_owned();
+    println!(
+        "Redis {version}; {CLIENTS} clients, values of 64 B, {KEYS} keys, medians of {ROUNDS} interleaved runs"
+    );
+    println!(
+        "{:<28} {:>8} {:>8} {:<6} {:>6} {:>6} {:<7}{:>10} {:>10}",
+        "", "ringdove", "Redis", "", "ratio", "bar", "", "ops/s", "Redis"
+    );
     let mut rows = Vec::new();
     one_node(folder.path(), &mut rows)?;
     three_nodes(folder.path(), &mut rows)?;

@@ -48,7 +48,10 @@ fn bench() -> Result<(), Failure> {
         clusters.push(cluster(flags)?);
     }
     println!("replicated SETs of 64 B, two nodes, medians of {ROUNDS}; CPU is of both nodes");
-    println!("{:<36} {:>8} {:>10} {:>12} {:>9} {:>8}", "", "clients", "under way", "writes/s", "CPU-us", "p50 ms");
+    println!(
+        "{:<36} {:>8} {:>10} {:>12} {:>9} {:>8}",
+        "", "clients", "under way", "writes/s", "CPU-us", "p50 ms"
+    );
     let mut figures = serde_json::Map::new();
     for (clients, pipeline) in LOADS {
         let mut runs: Vec<Vec<Run>> = MODES.iter().map(|_| Vec::new()).collect();
@@ -61,9 +64,13 @@ fn bench() -> Result<(), Failure> {
         let mut rows = Vec::new();
         for ((name, ..), runs) in MODES.iter().zip(&runs) {
             let of = |figure: fn(&Run) -> f64| median(runs.iter().map(figure));
-            let (per_second, cpu_us, p50_us) = (of(|run| run.per_second), of(|run| run.cpu_us), of(|run| run.p50_us));
+            let (per_second, cpu_us, p50_us) =
+                (of(|run| run.per_second), of(|run| run.cpu_us), of(|run| run.p50_us));
             let under_way = clients * pipeline;
-            println!("{name:<36} {clients:>8} {under_way:>10} {per_second:>12.0} {cpu_us:>9.2} {:>8.2}", p50_us / 1e3);
+            println!(
+                "{name:<36} {clients:>8} {under_way:>10} {per_second:>12.0} {cpu_us:>9.2} {:>8.2}",
+                p50_us / 1e3
+            );
             rows.push(serde_json::json!({
                 "mode": name, "per_second": per_second, "cpu_us": cpu_us, "p50_us": p50_us,
             }));

@@ -13,7 +13,8 @@ use ringdove::engine::node::Engine;
 use ringdove::engine::op;
 use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Trust};
 use ringdove::engine::session::{
-    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted, Ticket,
+    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted,
+    Ticket,
 };
 use ringdove::engine::table::{Assignment, ClusterSettings, Member, MemberStatus, Survival, Table};
 use ringdove::engine::time::Now;
@@ -49,12 +50,19 @@ struct Working {
 const ME: NodeId = NodeId(1);
 
 fn table() -> Table {
-    let settings = ClusterSettings { partitions: PARTITIONS, replicas: 1, min_copies: 1, survival: Survival::Auto };
+    let settings =
+        ClusterSettings { partitions: PARTITIONS, replicas: 1, min_copies: 1, survival: Survival::Auto };
     let mut table = Table::new(Incarnation(1), settings);
     table.version = TableVersion(1);
     table.members.insert(ME, member());
     for assignment in &mut table.partitions {
-        *assignment = Assignment { epoch: Epoch(1), origin: Epoch(1), primary: ME, isr: vec![ME], learners: Vec::new() };
+        *assignment = Assignment {
+            epoch: Epoch(1),
+            origin: Epoch(1),
+            primary: ME,
+            isr: vec![ME],
+            learners: Vec::new(),
+        };
     }
     table
 }
@@ -62,7 +70,16 @@ fn table() -> Table {
 fn member() -> Member {
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let (quic, resp, admin) = (at(7379), at(6379), at(9379));
-    Member { node: ME, name: "one".to_owned(), quic, resp, admin, zone: None, weight: 100, status: MemberStatus::Up }
+    Member {
+        node: ME,
+        name: "one".to_owned(),
+        quic,
+        resp,
+        admin,
+        zone: None,
+        weight: 100,
+        status: MemberStatus::Up,
+    }
 }
 
 fn working() -> Working {
@@ -147,7 +164,8 @@ fn append(bytes: &mut Vec<u8>, name: &str, key: u64) {
     let key = format!("key:{key:012}");
     match name {
         "GET" => bytes.extend_from_slice(format!("*2\r\n$3\r\nGET\r\n$16\r\n{key}\r\n").as_bytes()),
-        _ => bytes.extend_from_slice(format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{:064}\r\n", 7).as_bytes()),
+        _ => bytes
+            .extend_from_slice(format!("*3\r\n$3\r\nSET\r\n$16\r\n{key}\r\n$64\r\n{:064}\r\n", 7).as_bytes()),
     }
 }
 
@@ -195,7 +213,8 @@ fn decode(decoder: &mut Decoder, batch: &[u8]) {
 
 fn bench() -> Result<(), Failure> {
     let (mut idle, mut working) = (Idle { table: table() }, working());
-    let (mut decoder, mut idle_door, mut door) = (Decoder::new(DecoderLimits::default()), connect(), connect());
+    let (mut decoder, mut idle_door, mut door) =
+        (Decoder::new(DecoderLimits::default()), connect(), connect());
     for key in 0..KEYS {
         let mut bytes = Vec::new();
         append(&mut bytes, "SET", key);
@@ -209,7 +228,10 @@ fn bench() -> Result<(), Failure> {
         }
     }
     println!("ns a command, medians of {ROUNDS} rounds; {KEYS} keys of 16 B, values of 64 B");
-    println!("{:<8} {:>12} {:>10} {:>16} {:>16}", "", "at a time", "decode", "and the session", "and the engine");
+    println!(
+        "{:<8} {:>12} {:>10} {:>16} {:>16}",
+        "", "at a time", "decode", "and the session", "and the engine"
+    );
     let mut rows = Vec::new();
     for name in ["GET", "SET"] {
         for commands in BATCHES {

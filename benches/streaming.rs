@@ -5,12 +5,12 @@
 
 mod rig;
 
-use ringdove::config::Credentials;
-use ringdove::drivers::pki::{NODE_NAME, Role};
-use ringdove::drivers::quic::raw;
 use rig::load::Load;
 use rig::process::{Node, Server, cpu_us, cpu_us_of};
 use rig::{Failure, median, results};
+use ringdove::config::Credentials;
+use ringdove::drivers::pki::{NODE_NAME, Role};
+use ringdove::drivers::quic::raw;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::Command;

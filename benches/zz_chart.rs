@@ -87,7 +87,8 @@ fn replication() -> Panel {
     let rows = list(&kept["400"]).iter().enumerate().map(|(index, row)| {
         let per_second = number(&row["per_second"]);
         Row {
-            label: text(&row["mode"]).replace("one record a message, 32 under way", "a message each, 32 at once"),
+            label: text(&row["mode"])
+                .replace("one record a message, 32 under way", "a message each, 32 at once"),
             value: per_second,
             shown: format!("{:.1} k/s, {:.1} µs", per_second / 1e3, number(&row["cpu_us"])),
             bar: None,
@@ -174,7 +175,11 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Failure> {
         let top = TITLE_HEIGHT - 8 + index as i32 * ROW_HEIGHT;
         let (middle, end) = (top + ROW_HEIGHT / 2, x(row.value).max(LABEL_WIDTH + 1));
         let color = if row.ours { OURS } else { THEIRS };
-        area.draw(&Text::new(row.label.clone(), (LABEL_WIDTH - 8, middle), style(12, &INK, area, HPos::Right)))?;
+        area.draw(&Text::new(
+            row.label.clone(),
+            (LABEL_WIDTH - 8, middle),
+            style(12, &INK, area, HPos::Right),
+        ))?;
         area.draw(&Rectangle::new([(LABEL_WIDTH, top + 5), (end, top + ROW_HEIGHT - 5)], color.filled()))?;
         if let Some(bar) = row.bar {
             let mark = [(x(bar), top + 3), (x(bar), top + ROW_HEIGHT - 3)];

@@ -34,8 +34,9 @@ fn main() -> ExitCode {
         }
     }
     if trace {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringdove=trace,ringdove::engine::membership=info"));
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+            tracing_subscriber::EnvFilter::new("ringdove=trace,ringdove::engine::membership=info")
+        });
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stdout).init();
     }
     let mut broken = 0u64;
@@ -47,7 +48,9 @@ fn main() -> ExitCode {
             Err(violation) => {
                 broken += 1;
                 println!("seed {seed}: {violation}");
-                println!("  replay: cargo run --features sim --example simulate -- --seed {seed} --seconds {seconds} --trace");
+                println!(
+                    "  replay: cargo run --features sim --example simulate -- --seed {seed} --seconds {seconds} --trace"
+                );
             }
         }
     }

@@ -82,7 +82,10 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// If the file doesn't hold a secret.
-    pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Result<NodeBuilder, crate::drivers::pki::SecretError> {
+    pub fn secret_file(
+        mut self,
+        path: impl Into<PathBuf>,
+    ) -> Result<NodeBuilder, crate::drivers::pki::SecretError> {
         let secret = crate::drivers::pki::Secret::from_file(&path.into())?;
         self.config.credentials = crate::config::Credentials::Secret(secret);
         Ok(self)
@@ -348,7 +351,12 @@ async fn take_calls(core: NodeCore, mut requests: mpsc::Receiver<Call>) {
     core.close_door(number);
 }
 
-async fn open_map(core: NodeCore, name: String, defaults: MapDefaults, reply: oneshot::Sender<Result<MapId, Error>>) {
+async fn open_map(
+    core: NodeCore,
+    name: String,
+    defaults: MapDefaults,
+    reply: oneshot::Sender<Result<MapId, Error>>,
+) {
     let mut tables = core.tables();
     if core.look(|engine, _| engine.table().map_id(&name).is_none()) {
         let definition = MapDefinition { name: name.clone(), defaults };

@@ -67,7 +67,8 @@ pub fn cpu_us(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The process's name may hold spaces; the fields behind its parenthesis may not.
     let fields: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    let ticks =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
     (ticks(11) + ticks(12)) * 1e6 / rustix::param::clock_ticks_per_second() as f64
 }
 
@@ -88,7 +89,9 @@ impl Node {
             command.args([door, "127.0.0.1:0"]);
         }
         // What the environment says is meant for other nodes.
-        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGDOVE_")) {
+        for (variable, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGDOVE_"))
+        {
             command.env_remove(variable);
         }
         let mut server = Server::spawn(command.args(flags))?;
@@ -98,12 +101,18 @@ impl Node {
             if let Some(fields) = line.trim_end().strip_prefix("ringdove ready ") {
                 let field = |key: &str| -> Result<SocketAddr, Failure> {
                     let mut pairs = fields.split(' ').filter_map(|field| field.split_once('='));
-                    let (_, value) = pairs.find(|(name, _)| *name == key).ok_or("a ready line without addresses")?;
+                    let (_, value) =
+                        pairs.find(|(name, _)| *name == key).ok_or("a ready line without addresses")?;
                     Ok(value.parse()?)
                 };
                 // Kept open: the node may have more to say.
                 server.child.stdout = Some(stdout.into_inner());
-                return Ok(Node { resp: field("resp")?, quic: field("quic")?, admin: field("admin")?, server });
+                return Ok(Node {
+                    resp: field("resp")?,
+                    quic: field("quic")?,
+                    admin: field("admin")?,
+                    server,
+                });
             }
             line.clear();
         }
@@ -155,7 +164,9 @@ impl Node {
         };
         let empty = |key: &str| status[key].as_array().is_some_and(Vec::is_empty);
         let zero = |key: &str| status[key].as_u64() == Some(0);
-        Ok(status["members"].as_array().is_some_and(|listed| listed.len() == members && listed.iter().all(holds))
+        Ok(status["members"]
+            .as_array()
+            .is_some_and(|listed| listed.len() == members && listed.iter().all(holds))
             && empty("migrations")
             && empty("dead_partitions")
             && zero("under_replicated_partitions")
@@ -190,7 +201,9 @@ pub fn free_port(above: Option<u16>) -> Result<u16, Failure> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let is_free = match above {
             None => true,
-            Some(above) => port.checked_add(above).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()),
+            Some(above) => {
+                port.checked_add(above).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+            }
         };
         if is_free {
             return Ok(port);

@@ -6,8 +6,8 @@
 pub mod admin_http;
 pub mod clock;
 pub mod logging;
+pub mod node;
 pub mod pki;
 pub mod process;
 pub mod quic;
 pub mod raft;
-pub mod node;

@@ -7,7 +7,10 @@
 
 use super::command::Flags;
 use super::config::EngineConfig;
-use super::controller::{self, Controller, ControllerConfig, ControllerOutput, ControllerStatus, Order, Report, Sealed, SealedPartition};
+use super::controller::{
+    self, Controller, ControllerConfig, ControllerOutput, ControllerStatus, Order, Report, Sealed,
+    SealedPartition,
+};
 use super::frame::Class;
 use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
@@ -317,7 +320,9 @@ impl Engine {
                     break;
                 }
             };
-            if foreign && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. }) {
+            if foreign
+                && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. })
+            {
                 self.shared.stats.frames_foreign += 1;
                 if incarnation > self.shared.table.incarnation {
                     self.shared.pull_table(from);
@@ -415,7 +420,12 @@ impl Engine {
                     return Submitted::Done;
                 }
                 self.shared.stats.parked += 1;
-                self.router.park(Parked { asker: Asker::Local(ticket), op: OwnedOp::new(op), deadline_us, reason });
+                self.router.park(Parked {
+                    asker: Asker::Local(ticket),
+                    op: OwnedOp::new(op),
+                    deadline_us,
+                    reason,
+                });
                 Submitted::Pending
             }
         }
@@ -428,7 +438,9 @@ impl Engine {
         let mut found: SmallVec<[(&Copy, u64); 64]> = SmallVec::new();
         for key in keys {
             let partition = Slot::of(key).partition(count);
-            if let Some(copy) = self.partitions.get(partition.index()).and_then(|partition| partition.copy.as_ref()) {
+            if let Some(copy) =
+                self.partitions.get(partition.index()).and_then(|partition| partition.copy.as_ref())
+            {
                 found.push((copy, KeyRef::new(map, key).hash));
             }
         }
@@ -511,7 +523,10 @@ impl Engine {
                 Executed::NotNow(reason) => Attempt::NotNow(reason),
             };
         }
-        if !matches!(asker, Asker::Local(_)) || !self.shared.table.is_live(primary) || !self.shared.peers.linked(primary) {
+        if !matches!(asker, Asker::Local(_))
+            || !self.shared.table.is_live(primary)
+            || !self.shared.peers.linked(primary)
+        {
             return Attempt::NotNow(Unavailable::NoPrimary);
         }
         let op = OwnedOp::new(op);
@@ -549,12 +564,19 @@ impl Engine {
             Attempt::NotNow(reason) => {
                 match parked.asker {
                     // Another node routes by itself: only the primary parks for it.
-                    Asker::Node(..) if !self.partitions.get(parked.op.partition().index()).is_some_and(Partition::is_primary) => {
+                    Asker::Node(..)
+                        if !self
+                            .partitions
+                            .get(parked.op.partition().index())
+                            .is_some_and(Partition::is_primary) =>
+                    {
                         let version = self.shared.table.version;
                         self.answer(parked.asker, ForwardOutcome::Stale(version), &[]);
                     }
                     _ if self.shared.now.mono_us >= parked.deadline_us => self.expire(parked.asker, reason),
-                    _ if self.router.len() >= self.shared.config.waiting_max => self.expire(parked.asker, reason),
+                    _ if self.router.len() >= self.shared.config.waiting_max => {
+                        self.expire(parked.asker, reason)
+                    }
                     _ => {
                         self.shared.stats.parked += 1;
                         self.router.park(Parked { reason, ..parked });
@@ -567,7 +589,9 @@ impl Engine {
     fn answer(&mut self, asker: Asker, outcome: ForwardOutcome, reply: &[u8]) {
         match asker {
             Asker::Local(ticket) => self.shared.complete(ticket, ReplyBytes::from_slice(reply)),
-            Asker::Node(node, id) => self.shared.peers.send(node, &Message::ForwardReply { id, outcome, reply }),
+            Asker::Node(node, id) => {
+                self.shared.peers.send(node, &Message::ForwardReply { id, outcome, reply })
+            }
             Asker::Nobody => {}
         }
     }
@@ -649,23 +673,31 @@ impl Engine {
                 return;
             };
             match message {
-                Message::Attach { epoch, attempt, after, .. } => partition.attach(shared, from, epoch, attempt, after),
+                Message::Attach { epoch, attempt, after, .. } => {
+                    partition.attach(shared, from, epoch, attempt, after)
+                }
                 Message::Attached { attempt, .. } => partition.attached(shared, from, attempt),
                 Message::SnapshotChunk { attempt, number, crc, entries, dedup, .. } => {
                     partition.snapshot_chunk(shared, from, attempt, number, crc, entries, dedup);
                 }
-                Message::SnapshotAck { attempt, number, .. } => partition.snapshot_acked(shared, from, attempt, number),
+                Message::SnapshotAck { attempt, number, .. } => {
+                    partition.snapshot_acked(shared, from, attempt, number)
+                }
                 Message::SnapshotEnd { attempt, sequence, count, digest, clock, .. } => {
                     partition.snapshot_end(shared, from, attempt, sequence, count, digest, clock);
                 }
-                Message::SnapshotDone { attempt, verdict, .. } => partition.snapshot_done(shared, from, attempt, verdict),
+                Message::SnapshotDone { attempt, verdict, .. } => {
+                    partition.snapshot_done(shared, from, attempt, verdict)
+                }
                 Message::Digest { epoch, sequence, digest, .. } => {
                     match partition.compare_digest(epoch, sequence, digest) {
                         Some(true) => shared.stats.digests_equal += 1,
                         Some(false) => {
                             shared.stats.digest_mismatches += 1;
                             tracing::warn!(partition = %id, primary = %from, %sequence, "this copy differs from its primary");
-                            shared.peers.send(from, &Message::DigestMismatch { partition: id, epoch, sequence });
+                            shared
+                                .peers
+                                .send(from, &Message::DigestMismatch { partition: id, epoch, sequence });
                         }
                         None => {}
                     }
@@ -701,7 +733,9 @@ impl Engine {
                     deadline_us: now.mono_us + u64::from(patience_ms) * 1_000,
                     reason: Unavailable::ChangingHands,
                 };
-                if self.router.has_parked(parked.op.partition()) && self.router.len() < self.shared.config.waiting_max {
+                if self.router.has_parked(parked.op.partition())
+                    && self.router.len() < self.shared.config.waiting_max
+                {
                     self.router.park(parked);
                 } else {
                     self.run(parked);
@@ -720,9 +754,7 @@ impl Engine {
             Message::Join { member, relayed } => {
                 if self.leading {
                     self.controller.join(now, member);
-                } else if !relayed
-                    && let Some(leader) = self.shared.peers.leader
-                {
+                } else if !relayed && let Some(leader) = self.shared.peers.leader {
                     self.shared.peers.send_control(leader, &Message::Join { member, relayed: true });
                 }
             }
@@ -730,9 +762,7 @@ impl Engine {
             Message::Report { from: reporter, report, relayed } => {
                 if self.leading {
                     self.controller.report(now, reporter, report);
-                } else if !relayed
-                    && let Some(leader) = self.shared.peers.leader
-                {
+                } else if !relayed && let Some(leader) = self.shared.peers.leader {
                     let report = Message::Report { from: reporter, report, relayed: true };
                     self.shared.peers.send_control(leader, &report);
                 }
@@ -794,7 +824,10 @@ impl Engine {
             }
         }
         for (&node, member) in &table.members {
-            if node != self.shared.me && member.status != MemberStatus::Down && self.maintained.get(&node) != Some(&member.quic) {
+            if node != self.shared.me
+                && member.status != MemberStatus::Down
+                && self.maintained.get(&node) != Some(&member.quic)
+            {
                 self.maintained.insert(node, member.quic);
                 self.outputs.push_back(Output::Maintain(node, member.quic));
             }
@@ -810,7 +843,11 @@ impl Engine {
             self.unanswered(node);
         }
         self.map_wanted.retain(|wanted| table.map_id(&wanted.name).is_none());
-        if self.leaving && !self.left && before.members.contains_key(&self.shared.me) && !table.members.contains_key(&self.shared.me) {
+        if self.leaving
+            && !self.left
+            && before.members.contains_key(&self.shared.me)
+            && !table.members.contains_key(&self.shared.me)
+        {
             self.left = true;
             self.membership.leave(now);
             self.outputs.push_back(Output::Left);
@@ -844,7 +881,8 @@ impl Engine {
         }
         self.membership.set_incarnation(self.shared.now, table.incarnation);
         if self.partitions.len() != table.partitions.len() {
-            self.partitions = (0..table.settings.partitions).map(|id| Partition::new(PartitionId(id))).collect();
+            self.partitions =
+                (0..table.settings.partitions).map(|id| Partition::new(PartitionId(id))).collect();
         }
     }
 
@@ -893,8 +931,9 @@ impl Engine {
 
     fn tick_seals(&mut self) {
         let now_us = self.shared.now.mono_us;
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.pending_seals).into_iter().partition(|pending| pending.ready_us <= now_us);
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending_seals)
+            .into_iter()
+            .partition(|pending| pending.ready_us <= now_us);
         self.pending_seals = waiting;
         for pending in ready {
             let mut sealed = Vec::new();
@@ -931,7 +970,8 @@ impl Engine {
         {
             return Some(leader);
         }
-        let linked: Vec<NodeId> = self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
+        let linked: Vec<NodeId> =
+            self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
         if linked.is_empty() {
             return None;
         }
@@ -1047,7 +1087,8 @@ impl Engine {
         }
         if !in_cluster && now_us >= self.last_pull_us + JOIN_REPEAT_US {
             self.last_pull_us = now_us;
-            let linked: Vec<NodeId> = self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
+            let linked: Vec<NodeId> =
+                self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
             self.shared.pulls.extend(linked);
         }
         if now_us >= self.last_report_us + JOIN_REPEAT_US {
@@ -1059,18 +1100,23 @@ impl Engine {
                 self.shared.report(Report::DefineMap(wanted));
             }
         }
-        let alone = !table.members.values().any(|member| {
-            member.node != me && member.status == MemberStatus::Up && member.weight > 0
-        });
+        let alone = !table
+            .members
+            .values()
+            .any(|member| member.node != me && member.status == MemberStatus::Up && member.weight > 0);
         if self.leaving && !self.left && (!in_cluster || alone) {
             self.left = true;
             self.outputs.push_back(Output::Left);
         }
         if self.leading {
             let current = self.last_voters.clone();
-            let alive = |node: NodeId| node == me || (self.membership.is_alive(node) && self.shared.peers.linked(node));
+            let alive = |node: NodeId| {
+                node == me || (self.membership.is_alive(node) && self.shared.peers.linked(node))
+            };
             let voters = controller::voters(&table, &current, alive);
-            if !voters.is_empty() && (voters != self.last_voters || now_us >= self.last_voters_us + VOTERS_REPEAT_US) {
+            if !voters.is_empty()
+                && (voters != self.last_voters || now_us >= self.last_voters_us + VOTERS_REPEAT_US)
+            {
                 self.last_voters_us = now_us;
                 self.last_voters = voters.clone();
                 self.outputs.push_back(Output::Voters(voters));
@@ -1091,7 +1137,8 @@ impl Engine {
             self.leader_lost_us = None;
             return;
         }
-        let alive = |node: NodeId| node == me || self.membership.is_alive(node) || self.shared.peers.linked(node);
+        let alive =
+            |node: NodeId| node == me || self.membership.is_alive(node) || self.shared.peers.linked(node);
         if !controller::may_take_over(&table, me, alive) {
             self.leader_lost_us = None;
             return;
@@ -1116,7 +1163,8 @@ impl Engine {
         for partition in &self.partitions {
             if let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) {
                 keys += copy.shard.len() as u64;
-                migrations += primary.followers.iter().filter(|follower| follower.sending.is_some()).count() as u32;
+                migrations +=
+                    primary.followers.iter().filter(|follower| follower.sending.is_some()).count() as u32;
             }
         }
         let load = &mut self.shared.peers.load;
@@ -1140,7 +1188,9 @@ impl Engine {
         let now = self.shared.now;
         while let Some(output) = self.membership.poll() {
             match output {
-                MembershipOutput::Send { to, addr, bytes } => self.outputs.push_back(Output::Datagram(to, addr, bytes)),
+                MembershipOutput::Send { to, addr, bytes } => {
+                    self.outputs.push_back(Output::Datagram(to, addr, bytes))
+                }
                 MembershipOutput::Up(node, addr) => {
                     tracing::info!(%node, %addr, "gossip: up");
                     self.controller.member_heard(now, node, true);
@@ -1153,7 +1203,9 @@ impl Engine {
                 MembershipOutput::Down(node) => {
                     tracing::info!(%node, "gossip: down");
                     self.controller.member_heard(now, node, false);
-                    if !self.shared.table.members.contains_key(&node) && self.maintained.remove(&node).is_some() {
+                    if !self.shared.table.members.contains_key(&node)
+                        && self.maintained.remove(&node).is_some()
+                    {
                         self.outputs.push_back(Output::Forget(node));
                     }
                 }
@@ -1166,7 +1218,9 @@ impl Engine {
             match output {
                 ControllerOutput::Propose(entry) => self.outputs.push_back(Output::Propose(entry)),
                 ControllerOutput::Send { to, order } if to == self.shared.me => self.order(to, order),
-                ControllerOutput::Send { to, order } => self.shared.peers.send_control(to, &Message::Order(order)),
+                ControllerOutput::Send { to, order } => {
+                    self.shared.peers.send_control(to, &Message::Order(order))
+                }
             }
         }
     }

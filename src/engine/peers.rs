@@ -55,7 +55,12 @@ impl PeerConfig {
     /// One record a batch, and so many batches unacknowledged: what batching is measured against.
     pub fn unbatched(batches_in_flight: u16) -> PeerConfig {
         let batches = usize::from(batches_in_flight);
-        PeerConfig { batches_in_flight: batches, batches_in_flight_max: batches, batch_records: 1, ..PeerConfig::default() }
+        PeerConfig {
+            batches_in_flight: batches,
+            batches_in_flight_max: batches,
+            batch_records: 1,
+            ..PeerConfig::default()
+        }
     }
 }
 
@@ -271,12 +276,14 @@ impl Peers {
             let under_way = peer.in_flight.len();
             let records_go = !peer.records.is_empty()
                 && (under_way < self.config.batches_in_flight
-                    || (peer.records.len() >= self.config.batch_bytes && under_way < self.config.batches_in_flight_max));
+                    || (peer.records.len() >= self.config.batch_bytes
+                        && under_way < self.config.batches_in_flight_max));
             let heartbeat = now_us >= peer.batch_sent_us + self.config.heartbeat_us;
             if !records_go && !heartbeat && peer.urgent.is_empty() {
                 continue;
             }
-            let mut frame = Vec::with_capacity(64 + peer.urgent.len() + if records_go { peer.records.len() } else { 0 });
+            let mut frame =
+                Vec::with_capacity(64 + peer.urgent.len() + if records_go { peer.records.len() } else { 0 });
             message::begin(self.incarnation, &mut frame);
             if records_go {
                 peer.next_number += 1;

@@ -71,7 +71,8 @@ impl Parked {
 impl Shared {
     /// A node that knows nobody yet. `entropy` seeds all its choices.
     pub fn new(me: NodeId, config: EngineConfig, entropy: u64) -> Shared {
-        let settings = ClusterSettings { partitions: 1, replicas: 1, min_copies: 1, survival: Survival::Auto };
+        let settings =
+            ClusterSettings { partitions: 1, replicas: 1, min_copies: 1, survival: Survival::Auto };
         Shared {
             me,
             now: Now::default(),

@@ -135,7 +135,8 @@ impl Cluster {
 
     fn elect(&mut self, incarnation: Incarnation) {
         let Some(log) = self.logs.get(&incarnation) else { return };
-        let led = log.leader.is_some_and(|leader| self.runs(leader) && self.has_majority(incarnation, leader));
+        let led =
+            log.leader.is_some_and(|leader| self.runs(leader) && self.has_majority(incarnation, leader));
         let (due_us, voters) = (log.election_us, log.voters.clone());
         let next_us = if led {
             None

@@ -98,7 +98,12 @@ const PULSE_US: u64 = 200_000;
 
 impl Cluster {
     /// An empty cluster.
-    pub fn new(seed: u64, network: NetworkConfig, config: EngineConfig, settings: ClusterSettings) -> Cluster {
+    pub fn new(
+        seed: u64,
+        network: NetworkConfig,
+        config: EngineConfig,
+        settings: ClusterSettings,
+    ) -> Cluster {
         let mut cluster = Cluster {
             random: Random::new(seed),
             network: Network::new(network),
@@ -145,7 +150,8 @@ impl Cluster {
         };
         let engine = Engine::new(member, self.config, MembershipConfig::default(), self.random.next());
         let first = self.nodes.is_empty();
-        let sim = SimNode { engine, up: true, paused_until_us: 0, left: false, quic, maintained: BTreeSet::new() };
+        let sim =
+            SimNode { engine, up: true, paused_until_us: 0, left: false, quic, maintained: BTreeSet::new() };
         self.nodes.insert(node, sim);
         if first {
             let (now, settings) = (self.now(), self.settings);
@@ -215,7 +221,9 @@ impl Cluster {
     /// Gives the engine of a live node an input and carries out what it wants.
     pub fn input<R: Default>(&mut self, node: NodeId, input: impl FnOnce(&mut Engine) -> R) -> R {
         let now = self.now();
-        let Some(sim) = self.nodes.get_mut(&node).filter(|sim| sim.up && !sim.left) else { return R::default() };
+        let Some(sim) = self.nodes.get_mut(&node).filter(|sim| sim.up && !sim.left) else {
+            return R::default();
+        };
         let result = input(&mut sim.engine);
         sim.engine.flush(now);
         let mut outputs = Vec::new();
@@ -235,7 +243,8 @@ impl Cluster {
 
     /// The next event that happens until `end_us`; the clock stands at its time, or at `end_us`.
     pub fn step(&mut self, end_us: u64) -> Step {
-        let Some(&Reverse((at_us, id))) = self.events.peek().filter(|Reverse((at_us, _))| *at_us <= end_us) else {
+        let Some(&Reverse((at_us, id))) = self.events.peek().filter(|Reverse((at_us, _))| *at_us <= end_us)
+        else {
             self.now_us = self.now_us.max(end_us);
             return Step::Idle;
         };
@@ -376,7 +385,9 @@ impl Cluster {
         let now = self.now();
         let receiver = Cluster::receiver(&event);
         if let Some(node) = receiver {
-            let Some(sim) = self.nodes.get(&node).filter(|sim| sim.up && !sim.left) else { return Step::Other };
+            let Some(sim) = self.nodes.get(&node).filter(|sim| sim.up && !sim.left) else {
+                return Step::Other;
+            };
             // A paused process takes everything up when it goes on.
             if sim.paused_until_us > self.now_us {
                 self.at(sim.paused_until_us, event);
@@ -440,7 +451,8 @@ impl Cluster {
     /// Links die and come back; the agreed log goes on.
     fn pulse(&mut self) {
         let Cluster { network, nodes, now_us, .. } = self;
-        let runs = |node| nodes.get(&node).is_some_and(|sim| sim.up && !sim.left && sim.paused_until_us <= *now_us);
+        let runs =
+            |node| nodes.get(&node).is_some_and(|sim| sim.up && !sim.left && sim.paused_until_us <= *now_us);
         let cuts: BTreeSet<(NodeId, NodeId)> = nodes
             .keys()
             .flat_map(|&a| nodes.keys().map(move |&b| (a, b)))
@@ -508,7 +520,9 @@ mod tests {
         if submitted == Some(Submitted::Done) {
             return Some(out);
         }
-        cluster.run_until(15_000_000, |cluster| cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number));
+        cluster.run_until(15_000_000, |cluster| {
+            cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
+        });
         let index = cluster.replies.iter().position(|(_, ticket, _)| ticket.number == number)?;
         Some(cluster.replies.remove(index).2.to_vec())
     }
@@ -530,7 +544,11 @@ mod tests {
         cluster.crash(nodes[2]);
         for i in 0..100u64 {
             let key = format!("k{i}");
-            assert_eq!(call(&mut cluster, nodes[1], 1000 + i, &[b"GET", key.as_bytes()]).unwrap(), b"$1\r\nv\r\n", "{key}");
+            assert_eq!(
+                call(&mut cluster, nodes[1], 1000 + i, &[b"GET", key.as_bytes()]).unwrap(),
+                b"$1\r\nv\r\n",
+                "{key}"
+            );
         }
         assert!(cluster.run_until(30_000_000, settled));
     }

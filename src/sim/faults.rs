@@ -80,7 +80,10 @@ impl Faults {
     }
 
     fn leave(&mut self, cluster: &mut Cluster, live: &[NodeId]) {
-        let Some(node) = cluster.random.pick(live).filter(|&node| live.len() > 2 && cluster.runs(node)) else { return };
+        let Some(node) = cluster.random.pick(live).filter(|&node| live.len() > 2 && cluster.runs(node))
+        else {
+            return;
+        };
         let Some(table) = cluster.agreed() else { return };
         let standing = |status| live.iter().filter(|node| status_of(table, **node) == Some(status)).count();
         if standing(MemberStatus::Leaving) > 0 || standing(MemberStatus::Up) < 3 {
@@ -141,7 +144,9 @@ fn may_lose(cluster: &Cluster, node: NodeId) -> bool {
     let wanted = usize::from(table.settings.replicas).min(live.len());
     let copied = table.partitions.iter().all(|assignment| {
         let complete = assignment.isr.iter().filter(|&&other| cluster.lives(other)).count();
-        assignment.epoch.0 > 0 && complete >= wanted && assignment.isr.iter().any(|&other| other != node && cluster.lives(other))
+        assignment.epoch.0 > 0
+            && complete >= wanted
+            && assignment.isr.iter().any(|&other| other != node && cluster.lives(other))
     });
     let voters = log.voters.iter().filter(|&&voter| voter != node && cluster.lives(voter)).count();
     let majority = voters * 2 > log.voters.len();

@@ -99,7 +99,12 @@ impl Network {
     }
 
     /// Drops the links whose ends have not heard each other for `idle_us`, and returns them.
-    pub fn idle_out(&mut self, now_us: u64, idle_us: u64, mut hears: impl FnMut(NodeId, NodeId) -> bool) -> Vec<Pair> {
+    pub fn idle_out(
+        &mut self,
+        now_us: u64,
+        idle_us: u64,
+        mut hears: impl FnMut(NodeId, NodeId) -> bool,
+    ) -> Vec<Pair> {
         let mut lost = Vec::new();
         self.links.retain(|&(a, b), heard_us| {
             if hears(a, b) {
@@ -120,8 +125,18 @@ impl Network {
     }
 
     /// When each copy of a frame sent now arrives; none if it is lost.
-    pub fn arrivals(&mut self, random: &mut Random, now_us: u64, from: NodeId, to: NodeId, class: Class) -> Vec<u64> {
-        if !self.linked(from, to) || !self.carries(from, to) || random.per_million(self.config.loss_per_million) {
+    pub fn arrivals(
+        &mut self,
+        random: &mut Random,
+        now_us: u64,
+        from: NodeId,
+        to: NodeId,
+        class: Class,
+    ) -> Vec<u64> {
+        if !self.linked(from, to)
+            || !self.carries(from, to)
+            || random.per_million(self.config.loss_per_million)
+        {
             return Vec::new();
         }
         let copies = 1 + usize::from(random.per_million(self.config.duplicate_per_million));

@@ -144,9 +144,9 @@ impl Run {
     fn settle(&mut self, healed_us: u64) -> Result<(), Violation> {
         loop {
             self.drive(SECOND_US / 4)?;
-            let Some(reason) = unsettled(&self.cluster).or_else(|| {
-                (!self.workload.is_idle()).then(|| "operations are still under way".to_owned())
-            }) else {
+            let Some(reason) = unsettled(&self.cluster)
+                .or_else(|| (!self.workload.is_idle()).then(|| "operations are still under way".to_owned()))
+            else {
                 return Ok(());
             };
             if self.cluster.now().mono_us >= healed_us + WHOLE_US {

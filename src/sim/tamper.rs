@@ -23,8 +23,12 @@ pub enum Tamper {
 
 impl Tamper {
     /// All of them.
-    pub const ALL: [Tamper; 4] =
-        [Tamper::AcknowledgeUnseen, Tamper::PromoteAnyone, Tamper::CompleteTooEarly, Tamper::LeaseDespiteSeal];
+    pub const ALL: [Tamper; 4] = [
+        Tamper::AcknowledgeUnseen,
+        Tamper::PromoteAnyone,
+        Tamper::CompleteTooEarly,
+        Tamper::LeaseDespiteSeal,
+    ];
 
     /// What arrives instead of a frame.
     pub fn frame(self, frame: &Bytes) -> Bytes {
@@ -43,7 +47,9 @@ impl Tamper {
     fn message(self, message: Message<'_>) -> Option<Message<'_>> {
         Some(match (self, message) {
             // Every third group vanishes, and its batch is acknowledged all the same.
-            (Tamper::AcknowledgeUnseen, Message::Records(records)) if records.count > 0 && records.first.0 % 3 == 0 => {
+            (Tamper::AcknowledgeUnseen, Message::Records(records))
+                if records.count > 0 && records.first.0 % 3 == 0 =>
+            {
                 return None;
             }
             (Tamper::AcknowledgeUnseen, Message::Ack(mut ack)) => {
@@ -61,7 +67,14 @@ impl Tamper {
             }
             (Tamper::CompleteTooEarly, Message::SnapshotChunk { partition, attempt, number, crc: _, .. }) => {
                 // The chunk is acknowledged and nothing of it arrives.
-                Message::SnapshotChunk { partition, attempt, number, crc: crc32fast::hash(&[]), entries: &[], dedup: &[] }
+                Message::SnapshotChunk {
+                    partition,
+                    attempt,
+                    number,
+                    crc: crc32fast::hash(&[]),
+                    entries: &[],
+                    dedup: &[],
+                }
             }
             (Tamper::LeaseDespiteSeal, Message::Ack(mut ack)) => {
                 ack.granted = true;

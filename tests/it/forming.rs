@@ -39,8 +39,10 @@ fn three_nodes_form_from_one_seed_and_each_answers_every_key() {
     }
     for index in 0..3 {
         let mut resp = cluster.connect(index);
-        let command: Vec<String> =
-            ["MGET".to_owned()].into_iter().chain((0..3_000).map(|n| format!("at{}:{n}", (index + 1) % 3))).collect();
+        let command: Vec<String> = ["MGET".to_owned()]
+            .into_iter()
+            .chain((0..3_000).map(|n| format!("at{}:{n}", (index + 1) % 3)))
+            .collect();
         let Reply::Array(values) = resp.call(&command).unwrap() else { panic!("MGET answers an array") };
         assert!(values.len() == 3_000 && values.iter().all(|value| *value == Reply::Bulk(b"1".to_vec())));
         assert_eq!(resp.words("DBSIZE").unwrap(), Reply::Integer(9_000));

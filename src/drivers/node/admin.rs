@@ -2,8 +2,8 @@
 
 use super::NodeCore;
 use crate::drivers::admin_http::{
-    AdminRequest, ClusterStatus, MemberView, Metrics, MigrationStatus, PartitionView, PartitionsStatus, Readiness,
-    SettingsStatus, Standing, describe,
+    AdminRequest, ClusterStatus, MemberView, Metrics, MigrationStatus, PartitionView, PartitionsStatus,
+    Readiness, SettingsStatus, Standing, describe,
 };
 use crate::drivers::process;
 use crate::drivers::raft::AgreedLog;
@@ -81,7 +81,10 @@ impl Rates {
         let mut snapshots = BTreeMap::new();
         for (partition, node, sent, _) in sendings(engine) {
             let before = self.snapshots.get(&(partition, node)).map_or(0, |&(before, _)| before);
-            snapshots.insert((partition, node), (sent, (sent.saturating_sub(before) as f64 / elapsed_s.max(0.001)) as u64));
+            snapshots.insert(
+                (partition, node),
+                (sent, (sent.saturating_sub(before) as f64 / elapsed_s.max(0.001)) as u64),
+            );
         }
         self.snapshots = snapshots;
     }
@@ -95,7 +98,11 @@ fn sendings(engine: &Engine) -> Vec<(u16, NodeId, u64, f64)> {
         for follower in &primary.followers {
             if let Some(sending) = &follower.sending {
                 let total = copy.shard.len().max(1) as f64;
-                let percent = if sending.is_complete() { 100.0 } else { (sending.entries_sent as f64 / total * 100.0).min(99.0) };
+                let percent = if sending.is_complete() {
+                    100.0
+                } else {
+                    (sending.entries_sent as f64 / total * 100.0).min(99.0)
+                };
                 found.push((partition.id.0, follower.node, sending.bytes_sent, percent));
             }
         }
@@ -108,7 +115,11 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
     let me = engine.me();
     let leadership = log.leadership().borrow().clone();
     let mut held: BTreeMap<NodeId, (u32, u32, u32)> = BTreeMap::new();
-    let data_members = table.members.values().filter(|member| member.weight > 0 && member.status == MemberStatus::Up).count();
+    let data_members = table
+        .members
+        .values()
+        .filter(|member| member.weight > 0 && member.status == MemberStatus::Up)
+        .count();
     let copies_wanted = usize::from(table.settings.replicas).min(data_members.max(1));
     let (mut dead, mut unavailable, mut under) = (Vec::new(), 0, 0);
     for (index, assignment) in table.partitions.iter().enumerate() {
@@ -135,7 +146,11 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
         .values()
         .map(|member| {
             let peer = engine.peers().get(member.node);
-            let load = if member.node == me { *engine.load() } else { peer.map(|peer| peer.load).unwrap_or_default() };
+            let load = if member.node == me {
+                *engine.load()
+            } else {
+                peer.map(|peer| peer.load).unwrap_or_default()
+            };
             let (primaries, backups, learners) = held.get(&member.node).copied().unwrap_or_default();
             MemberView {
                 node: member.node.to_string(),
@@ -213,8 +228,10 @@ fn lag(engine: &Engine, node: NodeId) -> u64 {
 
 /// Every copy being built that the table shows; progress is known of those sent from here.
 fn migrations(engine: &Engine, rates: &Rates) -> Vec<MigrationStatus> {
-    let own: BTreeMap<(u16, NodeId), f64> =
-        sendings(engine).into_iter().map(|(partition, node, _, percent)| ((partition, node), percent)).collect();
+    let own: BTreeMap<(u16, NodeId), f64> = sendings(engine)
+        .into_iter()
+        .map(|(partition, node, _, percent)| ((partition, node), percent))
+        .collect();
     let mut found = Vec::new();
     for (index, assignment) in engine.table().partitions.iter().enumerate() {
         for &learner in &assignment.learners {
@@ -264,7 +281,8 @@ fn counters(engine: &Engine) -> BTreeMap<String, u64> {
 }
 
 fn own_metrics(status: &ClusterStatus, metrics: &mut Metrics) {
-    let mut family = metrics.counter("ringdove_events_total", "Events of the engine since the node's start, by kind.");
+    let mut family =
+        metrics.counter("ringdove_events_total", "Events of the engine since the node's start, by kind.");
     for (name, &count) in &status.counters {
         family = family.sample(&[("kind", name)], count as f64);
     }
@@ -279,7 +297,8 @@ fn own_metrics(status: &ClusterStatus, metrics: &mut Metrics) {
 }
 
 fn mesh_metrics(counters: &crate::drivers::quic::MeshCounters, metrics: &mut Metrics) {
-    let mut family = metrics.counter("ringdove_mesh_total", "Counts of the QUIC mesh since the node's start, by kind.");
+    let mut family =
+        metrics.counter("ringdove_mesh_total", "Counts of the QUIC mesh since the node's start, by kind.");
     for (name, count) in counters.named() {
         family = family.sample(&[("kind", name)], count as f64);
     }
@@ -296,7 +315,12 @@ fn partitions(engine: &Engine) -> PartitionsStatus {
             .map(|assignment| PartitionView {
                 epoch: assignment.epoch.0,
                 primary: (assignment.epoch.0 > 0).then(|| assignment.primary.to_string()),
-                backups: assignment.isr.iter().filter(|&&node| node != assignment.primary).map(NodeId::to_string).collect(),
+                backups: assignment
+                    .isr
+                    .iter()
+                    .filter(|&&node| node != assignment.primary)
+                    .map(NodeId::to_string)
+                    .collect(),
                 learners: assignment.learners.iter().map(NodeId::to_string).collect(),
             })
             .collect(),

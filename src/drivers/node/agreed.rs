@@ -24,10 +24,8 @@ pub async fn run(core: NodeCore, log: AgreedLog, mut orders: mpsc::UnboundedRece
             }
             LogOrder::Voters(voters) => {
                 let members = core.look(|engine, _| engine.table().members.clone());
-                let voters: BTreeMap<_, _> = voters
-                    .into_iter()
-                    .filter_map(|node| Some((node, members.get(&node)?.quic)))
-                    .collect();
+                let voters: BTreeMap<_, _> =
+                    voters.into_iter().filter_map(|node| Some((node, members.get(&node)?.quic))).collect();
                 if let Err(error) = log.set_voters(voters) {
                     tracing::debug!(%error, "the voters stay as they are");
                 }

@@ -126,7 +126,13 @@ impl Calls {
     }
 
     /// The reply of a pending operation: the call that is done by it, with its reply.
-    pub fn reply(&mut self, engine: &mut Engine, now: Now, number: u64, reply: &[u8]) -> Option<(u64, Vec<u8>)> {
+    pub fn reply(
+        &mut self,
+        engine: &mut Engine,
+        now: Now,
+        number: u64,
+        reply: &[u8],
+    ) -> Option<(u64, Vec<u8>)> {
         match self.under_way.remove(&number)? {
             Part::Whole(call) => Some((call, reply.to_vec())),
             Part::Of(call, index) => {
@@ -144,7 +150,13 @@ impl Calls {
     }
 
     /// Runs parts as far as they go; the reply when the command is done.
-    fn gather(&mut self, engine: &mut Engine, now: Now, call: u64, mut gathering: Gathering) -> Option<Vec<u8>> {
+    fn gather(
+        &mut self,
+        engine: &mut Engine,
+        now: Now,
+        call: u64,
+        mut gathering: Gathering,
+    ) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         if gathering.gather.is_done() {
             return Some(gathering.reply());

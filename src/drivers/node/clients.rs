@@ -1,9 +1,11 @@
 //! Clients over QUIC: one [`ClientSession`] and one task a connection.
 
-use super::calls::{Calls, QueueDoor};
 use super::NodeCore;
+use super::calls::{Calls, QueueDoor};
 use crate::drivers::quic::ClientConnection;
-use crate::engine::client_wire::{ClientHost, ClientSession, ClusterView, Outcome, Refusal, Request, SessionLimits, Ticket};
+use crate::engine::client_wire::{
+    ClientHost, ClientSession, ClusterView, Outcome, Refusal, Request, SessionLimits, Ticket,
+};
 use crate::engine::ids::MapId;
 use crate::engine::node::Engine;
 use crate::engine::table::{MapDefaults, MapDefinition, Table};
@@ -13,7 +15,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Serves the clients that the mesh accepts, until the node ends.
-pub async fn accept(core: NodeCore, limits: SessionLimits, mut clients: mpsc::UnboundedReceiver<ClientConnection>) {
+pub async fn accept(
+    core: NodeCore,
+    limits: SessionLimits,
+    mut clients: mpsc::UnboundedReceiver<ClientConnection>,
+) {
     while let Some(connection) = clients.recv().await {
         tokio::task::spawn_local(serve(core.clone(), limits, connection));
     }
@@ -139,7 +145,9 @@ impl ClientHost for Host<'_> {
             return;
         }
         let exactly_once = request.head.exactly_once;
-        if let Some(reply) = self.calls.submit(self.engine, self.now, ticket.0, map, exactly_once, &request.args) {
+        if let Some(reply) =
+            self.calls.submit(self.engine, self.now, ticket.0, map, exactly_once, &request.args)
+        {
             self.done.push((ticket, Ok(reply)));
         }
     }

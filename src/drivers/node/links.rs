@@ -18,7 +18,11 @@ pub struct NodeLinks {
 
 impl NodeLinks {
     /// Clients that connect come out of the sender's other end; the mesh bounds their number.
-    pub fn new(core: NodeCore, log: AgreedLog, clients: mpsc::UnboundedSender<ClientConnection>) -> NodeLinks {
+    pub fn new(
+        core: NodeCore,
+        log: AgreedLog,
+        clients: mpsc::UnboundedSender<ClientConnection>,
+    ) -> NodeLinks {
         NodeLinks { core, log, clients }
     }
 }

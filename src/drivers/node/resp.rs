@@ -11,7 +11,8 @@ use crate::engine::op;
 use crate::engine::partition::primary::ReplyBytes;
 use crate::engine::resp::DecoderLimits;
 use crate::engine::session::{
-    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted, Ticket,
+    ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted,
+    Ticket,
 };
 use crate::engine::store::Eviction;
 use crate::engine::table::Table;
@@ -145,7 +146,12 @@ impl RespFront {
         }
     }
 
-    async fn serve(self: Rc<Self>, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin, remote: SocketAddr) {
+    async fn serve(
+        self: Rc<Self>,
+        read: impl AsyncRead + Unpin,
+        write: impl AsyncWrite + Unpin,
+        remote: SocketAddr,
+    ) {
         let limits = ConnectionLimits {
             decoder: DecoderLimits {
                 bulk_bytes_max: self.config.limits.value_bytes_max as usize,
@@ -156,8 +162,14 @@ impl RespFront {
         let now = self.core.now();
         let mut opened = None;
         let number = self.core.open_door(|number| {
-            let connection =
-                Connection::new(ConnectionId(number), remote, self.local, now, self.password.as_deref(), limits);
+            let connection = Connection::new(
+                ConnectionId(number),
+                remote,
+                self.local,
+                now,
+                self.password.as_deref(),
+                limits,
+            );
             let door = Rc::new(RespDoor {
                 replies: RefCell::new(VecDeque::new()),
                 wake: Notify::new(),
@@ -287,7 +299,8 @@ impl Facts for RespHost<'_> {
             tcp_port: self.front.local.port(),
             uptime_s: (self.now.mono_us - self.front.started_us) / 1_000_000,
             clients: self.front.doors.borrow().len() as u64,
-            clients_blocked: self.front.doors.borrow().values().filter(|door| door.waits.get()).count() as u64,
+            clients_blocked: self.front.doors.borrow().values().filter(|door| door.waits.get()).count()
+                as u64,
             clients_max: u64::from(self.front.config.limits.clients_max),
             memory_used_bytes: used,
             memory_peak_bytes: counters.memory_peak_bytes.get(),
@@ -378,8 +391,8 @@ fn parse_setting(name: &str, value: &str) -> Result<Setting, ConfigRefusal> {
             "no" => Ok(Setting::Redirect(false)),
             _ => Err(invalid("argument must be 'yes' or 'no'")),
         },
-        "maxclients" | "proto-max-bulk-len" | "port" | "bind" | "databases" | "timeout" | "save" | "appendonly"
-        | "cluster-enabled" => Err(ConfigRefusal::Immutable),
+        "maxclients" | "proto-max-bulk-len" | "port" | "bind" | "databases" | "timeout" | "save"
+        | "appendonly" | "cluster-enabled" => Err(ConfigRefusal::Immutable),
         _ => Err(ConfigRefusal::Unknown),
     }
 }
@@ -423,7 +436,13 @@ impl Host for RespHost<'_> {
 
     fn reset_stats(&mut self) {
         let counters = &self.front.counters;
-        for counter in [&counters.accepted, &counters.rejected, &counters.commands, &counters.input_bytes, &counters.output_bytes] {
+        for counter in [
+            &counters.accepted,
+            &counters.rejected,
+            &counters.commands,
+            &counters.input_bytes,
+            &counters.output_bytes,
+        ] {
             counter.set(0);
         }
         *counters.rate.borrow_mut() = Rate::default();

@@ -115,8 +115,11 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     mesh_config.advertise = advertised;
     mesh_config.clients_max = config.limits.clients_max as usize;
     mesh_config.name = config.name.clone().unwrap_or_default();
-    let mesh = Mesh::bind(mesh_config, late.clone())
-        .map_err(|error| StartError::Bind { what: "QUIC", addr: config.quic, error })?;
+    let mesh = Mesh::bind(mesh_config, late.clone()).map_err(|error| StartError::Bind {
+        what: "QUIC",
+        addr: config.quic,
+        error,
+    })?;
 
     let local = |listener: &TcpListener, what, addr| {
         listener.local_addr().map_err(|error| StartError::Bind { what, addr, error })

@@ -2,8 +2,8 @@
 
 use super::{CLIENT_NAME, NODE_NAME};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -13,9 +13,8 @@ use zeroize::Zeroizing;
 /// A certificate is valid from so long before it was signed: clocks differ between machines.
 const BACKDATED: Duration = Duration::from_secs(24 * 3_600);
 /// PKCS #8 (RFC 8410) around a 32-byte Ed25519 seed.
-const ED25519_PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const ED25519_PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// What a certificate lets its holder be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,10 +66,7 @@ impl Authority {
     pub(super) fn from_pem(certificate: &str, key: &str) -> Result<Authority, rcgen::Error> {
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
-        Ok(Authority {
-            issuer: Issuer::new(authority_params(), KeyPair::from_pem(key)?),
-            certificate,
-        })
+        Ok(Authority { issuer: Issuer::new(authority_params(), KeyPair::from_pem(key)?), certificate })
     }
 
     /// The authority's own certificate: what others trust.
@@ -88,10 +84,9 @@ impl Authority {
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let (san, usages) = match role {
-            Role::Node => (
-                NODE_NAME,
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-            ),
+            Role::Node => {
+                (NODE_NAME, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+            }
             Role::Client => (CLIENT_NAME, vec![ExtendedKeyUsagePurpose::ClientAuth]),
         };
         let mut params = CertificateParams::new(vec![san.to_owned()])?;

@@ -75,16 +75,12 @@ pub fn issue(dir: &Path, name: &str, role: Role) -> Result<PathBuf, FilesError> 
     let ca_path = dir.join(CA_CERTIFICATE);
     let certificate = read(&ca_path)?;
     let key = read(&dir.join(CA_KEY))?;
-    let authority = Authority::from_pem(&certificate, &key).map_err(|error| {
-        FilesError::Content { path: ca_path.clone(), reason: error.to_string() }
-    })?;
-    let issued =
-        authority.issue(role, name, SystemTime::now(), ISSUED_VALIDITY).map_err(sign_failed)?;
+    let authority = Authority::from_pem(&certificate, &key)
+        .map_err(|error| FilesError::Content { path: ca_path.clone(), reason: error.to_string() })?;
+    let issued = authority.issue(role, name, SystemTime::now(), ISSUED_VALIDITY).map_err(sign_failed)?;
     // An authority made elsewhere may not match what we sign with: notice before it is deployed.
-    let key =
-        PrivateKeyDer::from_pem_slice(issued.key.serialize_pem().as_bytes()).map_err(|error| {
-            FilesError::Content { path: dir.join(CA_KEY), reason: error.to_string() }
-        })?;
+    let key = PrivateKeyDer::from_pem_slice(issued.key.serialize_pem().as_bytes())
+        .map_err(|error| FilesError::Content { path: dir.join(CA_KEY), reason: error.to_string() })?;
     Trust::from_issued(authority.certificate().clone(), vec![issued.certificate.clone()], key)?;
 
     let folder = dir.join(name);
@@ -133,8 +129,8 @@ pub fn public_server_config(cert_path: &Path, key_path: &Path) -> Result<rustls:
     let chain: Vec<_> = CertificateDer::pem_slice_iter(read(cert_path)?.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| content(cert_path, error))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(read(key_path)?.as_bytes()).map_err(|error| content(key_path, error))?;
+    let key = PrivateKeyDer::from_pem_slice(read(key_path)?.as_bytes())
+        .map_err(|error| content(key_path, error))?;
     let config = rustls::ServerConfig::builder_with_provider(super::trust::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
@@ -160,12 +156,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, FilesError> {
     fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
 }
 
-fn write(
-    dir: &Path,
-    certificate_name: &str,
-    key_name: &str,
-    issued: &Issued,
-) -> Result<(), FilesError> {
+fn write(dir: &Path, certificate_name: &str, key_name: &str, issued: &Issued) -> Result<(), FilesError> {
     let key_pem = Zeroizing::new(issued.key.serialize_pem());
     write_file(&dir.join(key_name), key_pem.as_bytes(), 0o600)?;
     write_file(&dir.join(certificate_name), issued.certificate_pem.as_bytes(), 0o644)

@@ -7,9 +7,7 @@ use rustls::client::{Resumption, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use std::fmt;
@@ -279,18 +277,14 @@ pub fn peer_role(chain: &[CertificateDer<'_>]) -> Option<Role> {
 }
 
 /// What peers would make of our own certificate.
-fn acceptable_role(
-    roots: &Arc<RootCertStore>,
-    chain: &[CertificateDer<'static>],
-) -> Result<Role, TlsError> {
+fn acceptable_role(roots: &Arc<RootCertStore>, chain: &[CertificateDer<'static>]) -> Result<Role, TlsError> {
     let refused = |why: String| TlsError::Unacceptable(why);
     let (first, intermediates) =
         chain.split_first().ok_or_else(|| refused("there is no certificate in the file".into()))?;
     client_verifier(roots)?
         .verify_client_cert(first, intermediates, UnixTime::now())
         .map_err(|error| refused(error.to_string()))?;
-    peer_role(chain)
-        .ok_or_else(|| refused(format!("it names neither {NODE_NAME} nor {CLIENT_NAME}")))
+    peer_role(chain).ok_or_else(|| refused(format!("it names neither {NODE_NAME} nor {CLIENT_NAME}")))
 }
 
 fn client_verifier(roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

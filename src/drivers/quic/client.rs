@@ -127,10 +127,7 @@ impl ClientDialer {
 ///
 /// # Errors
 /// [`DialError`]; nothing has been asked of the node yet.
-pub async fn connect_client(
-    addr: SocketAddr,
-    trust: &Trust,
-) -> Result<ClientConnection, DialError> {
+pub async fn connect_client(addr: SocketAddr, trust: &Trust) -> Result<ClientConnection, DialError> {
     let dialer = ClientDialer::bind(trust, rand::random(), "")
         .map_err(|error| DialError::Address(error.to_string()))?;
     dialer.connect(addr).await

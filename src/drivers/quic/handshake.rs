@@ -82,9 +82,7 @@ impl From<ConnectionError> for DownReason {
             ConnectionError::TimedOut => DownReason::TimedOut,
             ConnectionError::Reset => DownReason::Reset,
             ConnectionError::LocallyClosed => DownReason::Local,
-            ConnectionError::TransportError(ref failed)
-                if TLS_ALERTS.contains(&u64::from(failed.code)) =>
-            {
+            ConnectionError::TransportError(ref failed) if TLS_ALERTS.contains(&u64::from(failed.code)) => {
                 DownReason::Untrusted
             }
             ConnectionError::ConnectionClosed(ref close)
@@ -121,9 +119,7 @@ pub enum DialError {
     #[error("no answer")]
     NoAnswer,
     /// One side doesn't accept the other's certificate: most likely another cluster's secret.
-    #[error(
-        "certificate not accepted: is it the same secret, are the clocks less than a day apart?"
-    )]
+    #[error("certificate not accepted: is it the same secret, are the clocks less than a day apart?")]
     Untrusted,
     /// The protocol versions don't meet.
     #[error("{0}")]
@@ -187,11 +183,10 @@ pub(super) async fn open(
     ours: &Hello,
     timeout: Duration,
 ) -> Result<Opened, DialError> {
-    let connecting =
-        endpoint.connect_with(config, addr, SERVER_NAME).map_err(|error| match error {
-            quinn::ConnectError::EndpointStopping => DialError::Closed,
-            error => DialError::Address(error.to_string()),
-        })?;
+    let connecting = endpoint.connect_with(config, addr, SERVER_NAME).map_err(|error| match error {
+        quinn::ConnectError::EndpointStopping => DialError::Closed,
+        error => DialError::Address(error.to_string()),
+    })?;
     let exchange = async {
         let connection = connecting.await?;
         let (mut send, mut recv) = connection.open_bi().await?;
@@ -251,9 +246,7 @@ pub(super) fn misdirected(ours: NodeId, theirs: &Hello) -> Option<(CloseCode, &'
         return Some((CloseCode::Itself, "you dialled yourself"));
     }
     match theirs.expects {
-        Some(expected) if expected != ours => {
-            Some((CloseCode::WrongNode, "another node lives here now"))
-        }
+        Some(expected) if expected != ours => Some((CloseCode::WrongNode, "another node lives here now")),
         _ => None,
     }
 }

@@ -58,10 +58,7 @@ pub enum HelloError {
 impl Hello {
     /// The newest version both sides speak; `None` if there is none.
     pub fn common_version(&self, other: &Hello) -> Option<u16> {
-        common_version(
-            (self.protocol_min, self.protocol_max),
-            (other.protocol_min, other.protocol_max),
-        )
+        common_version((self.protocol_min, self.protocol_max), (other.protocol_min, other.protocol_max))
     }
 
     /// The bytes to send, length included.

@@ -58,12 +58,7 @@ struct Outbox {
 }
 
 impl Link {
-    pub(super) fn new(
-        connection: Connection,
-        hello: Hello,
-        dialled_by_us: bool,
-        rank: (bool, u64),
-    ) -> Link {
+    pub(super) fn new(connection: Connection, hello: Hello, dialled_by_us: bool, rank: (bool, u64)) -> Link {
         Link {
             connection,
             hello,
@@ -151,8 +146,7 @@ pub(super) fn retire(shared: &Rc<Shared>, link: Rc<Link>) {
     let shared = shared.clone();
     spawn_local(async move {
         tokio::time::sleep(RETIREMENT).await;
-        let is_current =
-            shared.current(link.hello.node).is_none_or(|current| Rc::ptr_eq(&current, &link));
+        let is_current = shared.current(link.hello.node).is_none_or(|current| Rc::ptr_eq(&current, &link));
         if is_current {
             link.retiring.set(false);
             return;
@@ -294,12 +288,7 @@ async fn serve_requests(shared: Rc<Shared>, link: Rc<Link>) {
     }
 }
 
-async fn serve_request(
-    shared: Rc<Shared>,
-    link: Rc<Link>,
-    mut send: SendStream,
-    mut recv: RecvStream,
-) {
+async fn serve_request(shared: Rc<Shared>, link: Rc<Link>, mut send: SendStream, mut recv: RecvStream) {
     let bound = shared.config.request_bytes_max;
     // Dropping the streams tells the asker; what it sent is lost or was too long.
     let Ok(body) = recv.read_to_end(bound).await else {
@@ -323,11 +312,7 @@ async fn serve_request(
 }
 
 /// Sends one request and reads its answer, each at most `bound` bytes.
-pub(super) async fn ask(
-    connection: &Connection,
-    body: Bytes,
-    bound: usize,
-) -> Result<Bytes, RequestError> {
+pub(super) async fn ask(connection: &Connection, body: Bytes, bound: usize) -> Result<Bytes, RequestError> {
     let lost = || {
         RequestError::Lost(match connection.close_reason() {
             Some(error) => error.into(),

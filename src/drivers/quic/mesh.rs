@@ -183,8 +183,7 @@ impl Mesh {
         if config.name.len() > NAME_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the node's name is too long"));
         }
-        let timeouts =
-            Timeouts { idle_timeout: config.idle_timeout, keep_alive: config.keep_alive };
+        let timeouts = Timeouts { idle_timeout: config.idle_timeout, keep_alive: config.keep_alive };
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let server = transport::server_config(&config.trust, timeouts).map_err(invalid)?;
         let dial = config.trust.client_config(Role::Node).map_err(invalid)?;
@@ -244,10 +243,7 @@ impl Mesh {
 
     /// Links with whoever lives at `addr`, and says who that is. If a link to that address is up,
     /// it is used.
-    pub fn dial(
-        &self,
-        addr: SocketAddr,
-    ) -> impl Future<Output = Result<NodeId, DialError>> + use<> {
+    pub fn dial(&self, addr: SocketAddr) -> impl Future<Output = Result<NodeId, DialError>> + use<> {
         let shared = self.0.clone();
         async move {
             let bound = shared.endpoint.local_addr();
@@ -398,9 +394,7 @@ impl Mesh {
         };
         let _too_slow = tokio::time::timeout(Duration::from_millis(500), flush).await;
         self.0.handler.borrow_mut().take();
-        self.0
-            .endpoint
-            .close(quinn::VarInt::from_u32(CloseCode::Shutdown as u32), reason.as_bytes());
+        self.0.endpoint.close(quinn::VarInt::from_u32(CloseCode::Shutdown as u32), reason.as_bytes());
         let idle = self.0.endpoint.wait_idle();
         let _too_slow = tokio::time::timeout(Duration::from_millis(500), idle).await;
     }
@@ -433,12 +427,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn note_refusal(
-        &self,
-        kind: RefusalKind,
-        addr: SocketAddr,
-        reason: &dyn std::fmt::Display,
-    ) {
+    pub(super) fn note_refusal(&self, kind: RefusalKind, addr: SocketAddr, reason: &dyn std::fmt::Display) {
         self.counters.count(|c| match kind {
             RefusalKind::UntrustedInbound | RefusalKind::UntrustedOutbound => {
                 c.refused_untrusted += 1;
@@ -473,8 +462,7 @@ impl Shared {
         let handler = self.handler().ok_or(DialError::Closed)?;
         let ours = self.hello(expects);
         let timeout = self.config.dial_timeout;
-        let dialled =
-            handshake::open(&self.endpoint, self.dial_config.clone(), addr, &ours, timeout).await;
+        let dialled = handshake::open(&self.endpoint, self.dial_config.clone(), addr, &ours, timeout).await;
         let Opened { connection, hello, mut send, .. } = match dialled {
             Ok(opened) => opened,
             Err(error) => {

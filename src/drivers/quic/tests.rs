@@ -102,13 +102,8 @@ impl TestNode {
         TestNode::refusing(node, None, change)
     }
 
-    fn refusing(
-        node: NodeId,
-        refuses: Option<NodeId>,
-        change: impl FnOnce(&mut MeshConfig),
-    ) -> TestNode {
-        let mut config =
-            MeshConfig::new(any_port(), trust("one secret of the test"), node, Clock::new());
+    fn refusing(node: NodeId, refuses: Option<NodeId>, change: impl FnOnce(&mut MeshConfig)) -> TestNode {
+        let mut config = MeshConfig::new(any_port(), trust("one secret of the test"), node, Clock::new());
         config.redial_delay = (Duration::from_millis(10), Duration::from_millis(50));
         change(&mut config);
         let (sender, events) = mpsc::unbounded_channel();
@@ -264,8 +259,7 @@ fn requests_are_answered_refused_or_time_out() {
     run(async {
         let (a, _b) = linked().await;
         let long = Duration::from_secs(10);
-        let ask =
-            |body: &'static [u8], timeout| a.mesh.request(B, Bytes::from_static(body), timeout);
+        let ask = |body: &'static [u8], timeout| a.mesh.request(B, Bytes::from_static(body), timeout);
         assert_eq!(ask(b"hi", long).await.unwrap(), "echo hi");
         assert_eq!(ask(b"refuse", long).await, Err(RequestError::Refused("as you wish".into())));
         let short = Duration::from_millis(20);

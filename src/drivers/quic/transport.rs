@@ -3,8 +3,8 @@
 use crate::drivers::pki::{TlsError, Trust};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
-    TransportConfig, VarInt,
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig,
+    VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -88,10 +88,7 @@ impl ConnectionIdGenerator for RandomCids {
     }
 }
 
-pub(super) fn server_config(
-    trust: &Trust,
-    timeouts: Timeouts,
-) -> Result<quinn::ServerConfig, TlsError> {
+pub(super) fn server_config(trust: &Trust, timeouts: Timeouts) -> Result<quinn::ServerConfig, TlsError> {
     let tls = QuicServerConfig::try_from(trust.server_config()?)
         .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
@@ -107,8 +104,7 @@ pub(super) fn client_config(
     tls: rustls::ClientConfig,
     timeouts: Timeouts,
 ) -> Result<quinn::ClientConfig, TlsError> {
-    let tls = QuicClientConfig::try_from(tls)
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport_config(timeouts)));
     Ok(config)

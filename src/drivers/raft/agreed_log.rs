@@ -231,14 +231,11 @@ impl AgreedLog {
         let mut started = table.clone();
         started.apply(&first);
         let group = GroupId { incarnation: started.incarnation, founder: self.shared.me };
-        let address =
-            started.members.get(&group.founder).map_or(UNKNOWN_ADDRESS, |member| member.quic);
+        let address = started.members.get(&group.founder).map_or(UNKNOWN_ADDRESS, |member| member.quic);
 
         let _exchanging = self.shared.exchanging.lock().await;
         let mut seat = self.seat();
-        if let Some(newest) =
-            seat.left.iter().chain(seat.group.get()).map(|group| group.incarnation).max()
-        {
+        if let Some(newest) = seat.left.iter().chain(seat.group.get()).map(|group| group.incarnation).max() {
             if newest >= group.incarnation {
                 return Err(FormError::NotNewer(newest));
             }
@@ -305,9 +302,7 @@ impl AgreedLog {
             Request::InstallSnapshot(vote, snapshot) => {
                 encoded(seat.raft.install_full_snapshot(vote, snapshot).await)
             }
-            Request::TransferLeader(request) => {
-                encoded(seat.raft.handle_transfer_leader(request).await)
-            }
+            Request::TransferLeader(request) => encoded(seat.raft.handle_transfer_leader(request).await),
         };
         response.ok_or(Refusal::Stopped)
     }
@@ -330,26 +325,20 @@ impl AgreedLog {
             return Err(ProposeError::Stopped);
         }
         let write = tokio::time::timeout(self.propose_timeout(), seat.raft.client_write(command));
-        let response =
-            write.await.map_err(|_| ProposeError::InDoubt)?.map_err(|error| match error {
-                RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                    self.not_leader(seat, &forward)
-                }
-                RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-                    ProposeError::InDoubt
-                }
-                // Only changes of the voters have these, and only with conditions.
-                RaftError::APIError(
-                    ClientWriteError::ChangeMembershipError(_)
-                    | ClientWriteError::PreconditionFailed(_),
-                ) => ProposeError::Unavailable,
-                // It stopped in the middle: the entry may have reached others, who commit it.
-                RaftError::Fatal(_) => ProposeError::InDoubt,
-            })?;
+        let response = write.await.map_err(|_| ProposeError::InDoubt)?.map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                self.not_leader(seat, &forward)
+            }
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::InDoubt,
+            // Only changes of the voters have these, and only with conditions.
+            RaftError::APIError(
+                ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_),
+            ) => ProposeError::Unavailable,
+            // It stopped in the middle: the entry may have reached others, who commit it.
+            RaftError::Fatal(_) => ProposeError::InDoubt,
+        })?;
         let Reply { version, applied } = response.data;
-        applied
-            .map(|applied| Proposed { table_version: version, applied })
-            .ok_or(ProposeError::Unavailable)
+        applied.map(|applied| Proposed { table_version: version, applied }).ok_or(ProposeError::Unavailable)
     }
 
     fn not_leader(&self, seat: &Seat, forward: &ForwardToLeader<LogTypes>) -> ProposeError {
@@ -379,9 +368,7 @@ impl AgreedLog {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
                 ReadError::NotLeader(forward.leader_id)
             }
-            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
-                ReadError::Unavailable
-            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadError::Unavailable,
             RaftError::Fatal(_) => ReadError::Stopped,
         })?;
         seat.machine.table().ok_or(ReadError::Unavailable)
@@ -461,9 +448,7 @@ impl AgreedLog {
     /// [`set_voters`](AgreedLog::set_voters) first.
     pub async fn shutdown(&self) {
         let _exchanging = self.shared.exchanging.lock().await;
-        if let Some(task) =
-            self.shared.voters_task.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
+        if let Some(task) = self.shared.voters_task.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
         self.seat().close().await;
@@ -481,15 +466,9 @@ impl AgreedLog {
         shared.desired.send_replace(None);
         let mut left = old.left.clone();
         left.extend(old.group.get());
-        let seat = Seat::open(
-            shared.me,
-            &shared.config,
-            &shared.rpc,
-            &shared.tables,
-            &shared.leadership,
-            left,
-        )
-        .await?;
+        let seat =
+            Seat::open(shared.me, &shared.config, &shared.rpc, &shared.tables, &shared.leadership, left)
+                .await?;
         let seat = Arc::new(seat);
         *self.seat_slot() = seat.clone();
         Ok(seat)
@@ -538,8 +517,7 @@ impl Seat {
         leadership: &watch::Sender<Leadership>,
         left: Vec<GroupId>,
     ) -> Result<Seat, StartError> {
-        let raft_config =
-            config.to_openraft().map_err(|error| StartError::Config(error.to_string()))?;
+        let raft_config = config.to_openraft().map_err(|error| StartError::Config(error.to_string()))?;
         let group = Arc::new(OnceLock::new());
         let machine = TableMachine::new(tables.clone());
         let network = Network {
@@ -548,10 +526,9 @@ impl Seat {
             rpc: rpc.clone(),
             rpc_timeout: Duration::from_millis(config.rpc_ms),
         };
-        let raft =
-            Raft::new(me, Arc::new(raft_config), network, MemoryLog::default(), machine.clone())
-                .await
-                .map_err(|error| StartError::Stopped(error.to_string()))?;
+        let raft = Raft::new(me, Arc::new(raft_config), network, MemoryLog::default(), machine.clone())
+            .await
+            .map_err(|error| StartError::Stopped(error.to_string()))?;
         let leadership_task = tokio::spawn(publish_leadership(raft.clone(), leadership.clone()));
         Ok(Seat { raft, machine, group, left, leadership_task })
     }

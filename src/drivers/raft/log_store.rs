@@ -61,18 +61,12 @@ impl RaftLogStorage<LogTypes> for MemoryLog {
         Ok(())
     }
 
-    async fn append<I>(
-        &mut self,
-        entries: I,
-        callback: IOFlushed<LogTypes>,
-    ) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<LogTypes>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.contents()
-            .entries
-            .extend(entries.into_iter().map(|entry| (entry.log_id().index, entry)));
+        self.contents().entries.extend(entries.into_iter().map(|entry| (entry.log_id().index, entry)));
         callback.io_completed(Ok(()));
         Ok(())
     }

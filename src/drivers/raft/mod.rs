@@ -23,8 +23,7 @@ mod voters;
 mod wire;
 
 pub use agreed_log::{
-    AgreedLog, FormError, Leadership, LogStatus, ProposeError, Proposed, ReadError, Role,
-    StartError,
+    AgreedLog, FormError, Leadership, LogStatus, ProposeError, Proposed, ReadError, Role, StartError,
 };
 pub use config::{ENTRY_BYTES_MAX, LogConfig, RPC_BODY_BYTES_MAX, TABLE_BYTES_MAX};
 pub use network::{OutgoingRpc, RpcFailure, RpcSender, channel};

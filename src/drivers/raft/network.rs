@@ -9,9 +9,7 @@ use crate::engine::ids::NodeId;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -92,7 +90,8 @@ impl RpcSender for ChannelSender {
             outgoing.send(rpc).await.map_err(|_| RpcFailure::Unreachable)?;
             response.await.unwrap_or(Err(RpcFailure::Unreachable))
         };
-        async move { tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(RpcFailure::Timeout)) }.boxed()
+        async move { tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(RpcFailure::Timeout)) }
+            .boxed()
     }
 }
 
@@ -247,12 +246,7 @@ impl RaftNetworkV2<LogTypes> for Peer {
         request: TransferLeaderRequest<LogTypes>,
         option: RPCOption,
     ) -> Result<Transferred, RPCError<LogTypes>> {
-        self.exchange(
-            RPCTypes::TransferLeader,
-            &Request::TransferLeader(request),
-            option.soft_ttl(),
-        )
-        .await
+        self.exchange(RPCTypes::TransferLeader, &Request::TransferLeader(request), option.soft_ttl()).await
     }
 }
 
@@ -299,11 +293,9 @@ mod tests {
 
     fn request(count: u64, name_bytes: usize) -> AppendEntriesRequest<LogTypes> {
         let name = "x".repeat(name_bytes);
-        let change =
-            TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() });
+        let change = TableChange::DefineMap(MapDefinition { name, defaults: MapDefaults::default() });
         let payload = EntryPayload::Normal(LogCommand::Change(vec![change]));
-        let entries =
-            (0..count).map(|index| LogEntry { log_id: log_id(index), payload: payload.clone() });
+        let entries = (0..count).map(|index| LogEntry { log_id: log_id(index), payload: payload.clone() });
         AppendEntriesRequest {
             vote: Vote::new_committed(1, ME),
             prev_log_id: None,

@@ -1,8 +1,7 @@
 //! The table as openraft's state machine.
 
 use super::command::{
-    LogCommand, LogEntry, LogId, LogTypes, Reply, Snapshot, SnapshotMeta, SnapshotTable,
-    StoredMembership,
+    LogCommand, LogEntry, LogId, LogTypes, Reply, Snapshot, SnapshotMeta, SnapshotTable, StoredMembership,
 };
 
 use crate::engine::ids::TableVersion;
@@ -86,10 +85,7 @@ impl State {
                 self.table.as_mut().map(|table| Arc::make_mut(table).apply(changes))
             }
         };
-        Reply {
-            version: self.table.as_ref().map_or(TableVersion(0), |table| table.version),
-            applied,
-        }
+        Reply { version: self.table.as_ref().map_or(TableVersion(0), |table| table.version), applied }
     }
 
     fn publish(&self) {
@@ -163,8 +159,7 @@ impl RaftSnapshotBuilder<LogTypes> for TableMachine {
     /// The state as it is now: the table is shared, not copied, until the next entry changes it.
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let mut state = self.state();
-        let meta =
-            SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
         let snapshot = Snapshot { meta, snapshot: state.table.clone() };
         state.snapshot = Some(snapshot.clone());
         Ok(snapshot)

@@ -78,17 +78,13 @@ async fn change(
     let membership = raft.metrics().borrow_watched().membership_config.membership().clone();
     let known: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
 
-    let newcomers: BTreeMap<NodeId, SocketAddr> = voters
-        .iter()
-        .filter(|(id, _)| !known.contains(id))
-        .map(|(id, address)| (*id, *address))
-        .collect();
+    let newcomers: BTreeMap<NodeId, SocketAddr> =
+        voters.iter().filter(|(id, _)| !known.contains(id)).map(|(id, address)| (*id, *address)).collect();
     if !newcomers.is_empty() {
         submit(raft, ChangeMembers::AddNodes(newcomers), true, timeout).await?;
     }
     // Learners nobody wants any more: newcomers that were given up.
-    let strays: BTreeSet<NodeId> =
-        membership.learner_ids().filter(|id| !wanted.contains(id)).collect();
+    let strays: BTreeSet<NodeId> = membership.learner_ids().filter(|id| !wanted.contains(id)).collect();
     if !strays.is_empty() {
         submit(raft, ChangeMembers::RemoveNodes(strays), false, timeout).await?;
     }

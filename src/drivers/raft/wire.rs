@@ -4,9 +4,7 @@
 //! response is a postcard body. What arrives is checked beyond its form: openraft trusts its
 //! peers, so whatever it would stumble over is refused here.
 
-use super::command::{
-    LogCommand, LogEntry, LogId, LogTypes, Snapshot, SnapshotMeta, SnapshotTable, Vote,
-};
+use super::command::{LogCommand, LogEntry, LogId, LogTypes, Snapshot, SnapshotMeta, SnapshotTable, Vote};
 use super::config::{ENTRIES_PER_RPC_MAX, RPC_BODY_BYTES_MAX};
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::table::Table;
@@ -186,10 +184,7 @@ impl Request {
 }
 
 /// [`Request::encode`] for a request that its sender may have to shorten.
-pub(super) fn encode_append(
-    request: &AppendEntriesRequest<LogTypes>,
-    group: GroupId,
-) -> Option<Bytes> {
+pub(super) fn encode_append(request: &AppendEntriesRequest<LogTypes>, group: GroupId) -> Option<Bytes> {
     framed(KIND_APPEND, group, request)
 }
 
@@ -227,8 +222,7 @@ fn check_entries(request: &AppendEntriesRequest<LogTypes>) -> Result<(), Refusal
     let mut previous = request.prev_log_id;
     for LogEntry { log_id, payload } in &request.entries {
         let expected_index = previous.map_or(Some(0), |id| id.index.checked_add(1));
-        if Some(log_id.index) != expected_index
-            || previous.is_some_and(|id| id.leader_id > log_id.leader_id)
+        if Some(log_id.index) != expected_index || previous.is_some_and(|id| id.leader_id > log_id.leader_id)
         {
             return Err(Refusal::Malformed("entries out of order"));
         }

@@ -11,7 +11,13 @@ impl Partition {
     ///
     /// Accepts a record iff its epoch is the current one and not older than any promised, and its
     /// sequence is the next. Duplicates are acknowledged again.
-    pub fn records(&mut self, shared: &mut Shared, from: NodeId, frame: &Bytes, message: &Records<'_>) -> Result<(), Refusal> {
+    pub fn records(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        frame: &Bytes,
+        message: &Records<'_>,
+    ) -> Result<(), Refusal> {
         if message.epoch < self.promised {
             return Err(Refusal::Fenced(self.promised));
         }
@@ -43,7 +49,8 @@ impl Partition {
             copy.apply(&mut shared.arena, &shared.config.limits, shared.now, message.count, message.records)?;
             let records = frame.slice_ref(message.records);
             // A small group must not hold on to a large frame.
-            let records = if records.len() * 4 < frame.len() { Bytes::copy_from_slice(&records) } else { records };
+            let records =
+                if records.len() * 4 < frame.len() { Bytes::copy_from_slice(&records) } else { records };
             copy.tail.push(Group { first: message.first, count: message.count, records });
             shared.stats.records_applied += u64::from(message.count);
         }

@@ -31,7 +31,8 @@ impl Partition {
         if primary.handover.is_some() || !eligible || !shared.peers.linked(to) {
             return;
         }
-        primary.handover = Some(Handover { to, started_us: shared.now.mono_us, told_us: None, cancelled: false });
+        primary.handover =
+            Some(Handover { to, started_us: shared.now.mono_us, told_us: None, cancelled: false });
         shared.mark_restless(self.id);
         self.advance_handover(shared);
     }

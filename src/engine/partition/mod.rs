@@ -169,7 +169,14 @@ impl Copy {
     }
 
     /// Applies records that follow `last`. All or nothing: they are checked before the first is applied.
-    fn apply(&mut self, arena: &mut Arena, limits: &Limits, now: Now, count: u32, records: &[u8]) -> Result<(), Refusal> {
+    fn apply(
+        &mut self,
+        arena: &mut Arena,
+        limits: &Limits,
+        now: Now,
+        count: u32,
+        records: &[u8],
+    ) -> Result<(), Refusal> {
         check_records(count, records, limits)?;
         let mut rest = records;
         while !rest.is_empty() {
@@ -213,7 +220,14 @@ fn apply_effect(
 impl Partition {
     /// A partition of which nothing is held.
     pub fn new(id: PartitionId) -> Partition {
-        Partition { id, epoch: Epoch(0), promised: Epoch(0), role: Role::Bystander, copy: None, staging: None }
+        Partition {
+            id,
+            epoch: Epoch(0),
+            promised: Epoch(0),
+            role: Role::Bystander,
+            copy: None,
+            staging: None,
+        }
     }
 
     /// Whether this node is its primary.

@@ -3,9 +3,9 @@
 use super::handover::Handover;
 use super::snapshot::Sending;
 use super::{Copy, Group, Partition, Role};
-use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
 use crate::engine::command::{self, Flags, Request};
 use crate::engine::controller::Report;
+use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
 use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
 use crate::engine::op::{Op, OwnedOp, Ticket};
@@ -143,7 +143,8 @@ impl Partition {
                     Verdict::Fresh => {}
                     Verdict::Duplicate(reply) => {
                         out.extend_from_slice(reply);
-                        return primary.answer(shared, copy, self.id, asker, false, copy.last, None, out, start);
+                        return primary
+                            .answer(shared, copy, self.id, asker, false, copy.last, None, out, start);
                     }
                     Verdict::Forgotten => {
                         out.extend_from_slice(b"-INDOUBT The retried request is no longer remembered\r\n");
@@ -164,7 +165,9 @@ impl Partition {
             command::execute(op.spec, request, keys, out);
         });
         // A write without effect may run again: to run it twice is to run it once.
-        if primary.log.count() > before && let Some(tag) = op.exactly_once {
+        if primary.log.count() > before
+            && let Some(tag) = op.exactly_once
+        {
             primary.remember(copy, &tag, &out[start..]);
         }
         let wrote = primary.account(copy, before);
@@ -172,7 +175,8 @@ impl Partition {
             shared.dirty(self.id);
         }
         // A single copy is its own commit.
-        if primary.followers.iter().all(|follower| !follower.attached) && wrote && primary.may_commit(shared) {
+        if primary.followers.iter().all(|follower| !follower.attached) && wrote && primary.may_commit(shared)
+        {
             copy.commit = copy.last;
             if primary.followers.is_empty() {
                 primary.log.clear();
@@ -241,7 +245,9 @@ impl Partition {
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else { return };
+        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else {
+            return;
+        };
         if sequence > follower.acked {
             follower.acked = sequence;
             follower.sent = follower.sent.max(sequence);
@@ -332,7 +338,9 @@ impl Partition {
         !primary.waiters.is_empty()
             || primary.handover.is_some()
             || primary.followers.iter().any(|follower| {
-                !follower.in_sync || (follower.attached && (follower.acked < copy.last || follower.commit_told < copy.commit))
+                !follower.in_sync
+                    || (follower.attached
+                        && (follower.acked < copy.last || follower.commit_told < copy.commit))
             })
     }
 
@@ -356,7 +364,9 @@ impl Partition {
         for group in copy.tail.groups() {
             let mut rest = &group.records[..];
             while !rest.is_empty() {
-                let Ok(effect) = crate::engine::record::decode(&mut rest, &shared.config.limits) else { break };
+                let Ok(effect) = crate::engine::record::decode(&mut rest, &shared.config.limits) else {
+                    break;
+                };
                 let hash = effect.key_ref().map_or(WHOLE_PARTITION, |key| key.hash);
                 primary.pending.insert(hash, copy.last);
             }
@@ -400,8 +410,11 @@ impl Partition {
             shared.abandon_sending(follower.node, follower.sending.take());
         }
         primary.followers.retain(|follower| assignment.holds(follower.node));
-        for (&node, in_sync) in
-            assignment.isr.iter().map(|node| (node, true)).chain(assignment.learners.iter().map(|node| (node, false)))
+        for (&node, in_sync) in assignment
+            .isr
+            .iter()
+            .map(|node| (node, true))
+            .chain(assignment.learners.iter().map(|node| (node, false)))
         {
             if node == shared.me {
                 continue;
@@ -452,7 +465,9 @@ impl Partition {
         for waiter in primary.waiters.drain(..) {
             match (waiter.asker, waiter.again, waiter.reads) {
                 (Asker::Nobody, ..) => {}
-                (Asker::Local(ticket), Some(op), _) => shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us())),
+                (Asker::Local(ticket), Some(op), _) => {
+                    shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us()))
+                }
                 (Asker::Local(ticket), None, true) => {
                     shared.complete_error(ticket, Unavailable::ChangingHands.resp_error());
                 }
@@ -562,15 +577,12 @@ impl Primary {
             partition,
             partition_count: shared.table.settings.partitions,
             entropy,
-            token: FencingToken {
-                incarnation: shared.table.incarnation,
-                epoch,
-                sequence: copy.last.next(),
-            },
+            token: FencingToken { incarnation: shared.table.incarnation, epoch, sequence: copy.last.next() },
             maps: &shared.table.maps,
             limits: shared.config.limits,
         };
-        let mut keys = Keyspace::new(&mut copy.shard, &mut shared.arena, &mut copy.hlc, &mut self.log, context);
+        let mut keys =
+            Keyspace::new(&mut copy.shard, &mut shared.arena, &mut copy.hlc, &mut self.log, context);
         run(&mut keys);
     }
 
@@ -683,7 +695,8 @@ impl Primary {
         for (count, records) in self.log.take_groups(count_max, shared.config.group_bytes_max) {
             let group = Group { first, count, records };
             let last = group.last();
-            let message = Records { partition, epoch, first, count, commit: copy.commit, records: &group.records };
+            let message =
+                Records { partition, epoch, first, count, commit: copy.commit, records: &group.records };
             shared.peers.encode_records(&message);
             for follower in self.followers.iter_mut().filter(|follower| follower.attached) {
                 if follower.sent.next() == first {
@@ -699,7 +712,14 @@ impl Primary {
     }
 
     /// Sends a follower what it lacks, as far as the tail reaches; else asks where it stands.
-    pub(super) fn resend(&mut self, shared: &mut Shared, copy: &Copy, partition: PartitionId, epoch: Epoch, index: usize) {
+    pub(super) fn resend(
+        &mut self,
+        shared: &mut Shared,
+        copy: &Copy,
+        partition: PartitionId,
+        epoch: Epoch,
+        index: usize,
+    ) {
         let follower = &mut self.followers[index];
         let sendable = Sequence(copy.last.0 - self.log.count() as u64);
         if follower.sent >= sendable {
@@ -732,10 +752,18 @@ impl Primary {
     }
 
     /// Asks a follower where it stands, and tells it of the commit.
-    fn probe(&mut self, shared: &mut Shared, copy: &Copy, partition: PartitionId, epoch: Epoch, index: usize) {
+    fn probe(
+        &mut self,
+        shared: &mut Shared,
+        copy: &Copy,
+        partition: PartitionId,
+        epoch: Epoch,
+        index: usize,
+    ) {
         let follower = &self.followers[index];
         let last = Sequence(copy.last.0 - self.log.count() as u64);
-        let message = Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
+        let message =
+            Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
         shared.peers.encode_records(&message);
         shared.peers.send_records(follower.node, (partition, epoch, last));
     }
@@ -750,7 +778,8 @@ impl Partition {
         }
         let digest = copy.shard.digest_root();
         for follower in primary.followers.iter().filter(|follower| follower.in_sync) {
-            let message = Message::Digest { partition: self.id, epoch: self.epoch, sequence: copy.last, digest };
+            let message =
+                Message::Digest { partition: self.id, epoch: self.epoch, sequence: copy.last, digest };
             shared.peers.send_behind_records(follower.node, &message);
         }
     }
@@ -759,7 +788,9 @@ impl Partition {
     pub fn pump_to(&mut self, shared: &mut Shared, node: NodeId) {
         let (id, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        if let Some(index) = primary.followers.iter().position(|follower| follower.node == node && follower.attached) {
+        if let Some(index) =
+            primary.followers.iter().position(|follower| follower.node == node && follower.attached)
+        {
             primary.pump(shared, copy, id, epoch, index);
         }
     }

@@ -75,7 +75,14 @@ const COMPLETE_REPEAT_US: u64 = 300_000;
 
 impl Primary {
     /// Starts the learner at `index` from nothing, under a new attempt.
-    pub(super) fn restart_snapshot(&mut self, shared: &mut Shared, copy: &Copy, id: PartitionId, epoch: Epoch, index: usize) {
+    pub(super) fn restart_snapshot(
+        &mut self,
+        shared: &mut Shared,
+        copy: &Copy,
+        id: PartitionId,
+        epoch: Epoch,
+        index: usize,
+    ) {
         let follower = &mut self.followers[index];
         debug_assert!(!follower.is_bound(), "a reported learner stays in the ack set");
         shared.abandon_sending(follower.node, follower.sending.take());
@@ -107,7 +114,14 @@ impl Primary {
     }
 
     /// Timers of one learner's snapshot; also sends what fits the window.
-    pub(super) fn tick_snapshot(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, epoch: Epoch, index: usize) {
+    pub(super) fn tick_snapshot(
+        &mut self,
+        shared: &mut Shared,
+        copy: &mut Copy,
+        id: PartitionId,
+        epoch: Epoch,
+        index: usize,
+    ) {
         let now_us = shared.now.mono_us;
         let node = self.followers[index].node;
         let attached = self.followers[index].attached;
@@ -125,7 +139,9 @@ impl Primary {
             }
             return;
         }
-        if !sending.unacked.is_empty() && now_us >= sending.last_progress_us + shared.config.snapshot_timeout_us {
+        if !sending.unacked.is_empty()
+            && now_us >= sending.last_progress_us + shared.config.snapshot_timeout_us
+        {
             tracing::warn!(partition = %id, learner = %node, "snapshot stalled; starting over");
             self.restart_snapshot(shared, copy, id, epoch, index);
             return;
@@ -137,7 +153,14 @@ impl Primary {
     }
 
     /// Sends chunks while the window to the learner's node has room, then the end.
-    pub(super) fn pump(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, _epoch: Epoch, index: usize) {
+    pub(super) fn pump(
+        &mut self,
+        shared: &mut Shared,
+        copy: &mut Copy,
+        id: PartitionId,
+        _epoch: Epoch,
+        index: usize,
+    ) {
         let node = self.followers[index].node;
         let unsent = self.unsent();
         let Some(sending) = &mut self.followers[index].sending else { return };
@@ -269,7 +292,13 @@ impl Partition {
     }
 
     /// The learner compared.
-    pub fn snapshot_done(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, verdict: SnapshotVerdict) {
+    pub fn snapshot_done(
+        &mut self,
+        shared: &mut Shared,
+        from: NodeId,
+        attempt: u64,
+        verdict: SnapshotVerdict,
+    ) {
         let (id, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
@@ -295,7 +324,10 @@ impl Partition {
 
     /// The primary attaches this node as a learner.
     pub fn attach(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, attempt: u64, after: Sequence) {
-        if epoch < self.promised || epoch != self.epoch || !matches!(self.role, Role::Follower { primary, .. } if primary == from) {
+        if epoch < self.promised
+            || epoch != self.epoch
+            || !matches!(self.role, Role::Follower { primary, .. } if primary == from)
+        {
             return;
         }
         // A copy of this reign that was confirmed needs no other, unless the primary never heard of
@@ -309,9 +341,16 @@ impl Partition {
             }
             copy.epoch = Epoch(epoch.0 - 1);
         }
-        let known = self.staging.as_ref().is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
+        let known = self
+            .staging
+            .as_ref()
+            .is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
         if !known {
-            if self.staging.as_ref().is_some_and(|staging| staging.primary == from && staging.attempt > attempt) {
+            if self
+                .staging
+                .as_ref()
+                .is_some_and(|staging| staging.primary == from && staging.attempt > attempt)
+            {
                 return;
             }
             self.drop_staging(shared);
@@ -413,14 +452,23 @@ impl Partition {
 
 impl Staging {
     /// Records for a copy in the making: as for a complete one, remembering what chunks must not undo.
-    pub(super) fn records(&mut self, shared: &mut Shared, frame: &Bytes, message: &Records<'_>) -> Result<(), Refusal> {
+    pub(super) fn records(
+        &mut self,
+        shared: &mut Shared,
+        frame: &Bytes,
+        message: &Records<'_>,
+    ) -> Result<(), Refusal> {
         let copy = &mut self.copy;
         if message.first > copy.last.next() {
             return Err(Refusal::Gap(copy.last.next()));
         }
         let last = Sequence(message.first.0.saturating_add(u64::from(message.count)).saturating_sub(1));
         if message.count == 0 || last <= copy.last {
-            return if message.count == 0 && last < copy.last { Err(Refusal::Gap(copy.last.next())) } else { Ok(()) };
+            return if message.count == 0 && last < copy.last {
+                Err(Refusal::Gap(copy.last.next()))
+            } else {
+                Ok(())
+            };
         }
         if message.first != copy.last.next() {
             return Err(Refusal::Gap(copy.last.next()));
@@ -438,7 +486,8 @@ impl Staging {
                 }
                 Effect::Expire { map, key, expire_at_ms, version } => {
                     if copy.shard.get(&shared.arena, KeyRef::new(map, key)).is_none() {
-                        self.overrides.insert((map, Box::from(key)), Override::Expires(version, expire_at_ms));
+                        self.overrides
+                            .insert((map, Box::from(key)), Override::Expires(version, expire_at_ms));
                     }
                 }
                 Effect::Clear { map, version } => {
@@ -448,7 +497,14 @@ impl Staging {
                 }
                 Effect::Remember(_) => {}
             }
-            apply_effect(&mut copy.shard, &mut copy.hlc, &mut copy.dedup, &mut shared.arena, shared.now, &effect);
+            apply_effect(
+                &mut copy.shard,
+                &mut copy.hlc,
+                &mut copy.dedup,
+                &mut shared.arena,
+                shared.now,
+                &effect,
+            );
         }
         copy.last = last;
         let _ = frame;
@@ -459,7 +515,9 @@ impl Staging {
         self.chunks += 1;
         let mut rest = entries;
         while !rest.is_empty() {
-            let Effect::Put { map, key, value, kind, mut expire_at_ms, mut version } = record::decode(&mut rest, &shared.config.limits)? else {
+            let Effect::Put { map, key, value, kind, mut expire_at_ms, mut version } =
+                record::decode(&mut rest, &shared.config.limits)?
+            else {
                 continue;
             };
             if self.cleared.iter().any(|&(cleared, at)| cleared == map && version <= at) {

@@ -234,7 +234,9 @@ impl Decoder {
         if buffer.first() != Some(&b'*') {
             return None;
         }
-        let Ok(Decoded::Command { consumed }) = self.decode(buffer, Trust::Authenticated) else { return None };
+        let Ok(Decoded::Command { consumed }) = self.decode(buffer, Trust::Authenticated) else {
+            return None;
+        };
         let key = self.spans.get(1).and_then(|span| buffer.get(span.start..span.end));
         Some((key, consumed))
     }

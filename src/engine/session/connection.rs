@@ -154,7 +154,8 @@ impl Connection {
         let mut foreseen = 0;
         while pipeline.may_begin() && at < input.len() {
             if at >= foreseen {
-                foreseen = foresee(&pipeline.limits, &input[at..], host).map_or(usize::MAX, |bytes| at + bytes);
+                foreseen =
+                    foresee(&pipeline.limits, &input[at..], host).map_or(usize::MAX, |bytes| at + bytes);
             }
             let rest = &input[at..];
             let trust =

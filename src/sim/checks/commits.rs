@@ -37,20 +37,31 @@ impl Commits {
                 continue;
             }
             if copy.commit > copy.last {
-                return Err(format!("{node} {}: commit {} beyond last {}", partition.id, copy.commit, copy.last));
+                return Err(format!(
+                    "{node} {}: commit {} beyond last {}",
+                    partition.id, copy.commit, copy.last
+                ));
             }
             // Whoever knows of a later reign may have handed its copy on: then its new primary has it.
             let later = cluster.agreed().filter(|table| table.incarnation == incarnation);
             let later = later.and_then(|table| table.assignment(partition.id));
-            let later = later.filter(|assignment| assignment.epoch > partition.epoch).map(|assignment| assignment.primary);
-            let followers = primary.followers.iter().filter(|follower| follower.in_sync).map(|follower| follower.node);
+            let later = later
+                .filter(|assignment| assignment.epoch > partition.epoch)
+                .map(|assignment| assignment.primary);
+            let followers =
+                primary.followers.iter().filter(|follower| follower.in_sync).map(|follower| follower.node);
             let holders: Vec<NodeId> = later.map_or_else(|| followers.collect(), |primary| vec![primary]);
             for holder in holders.into_iter().filter(|_| copy.commit > Sequence(0)) {
                 let other = &cluster.engine(holder).partitions();
-                let held = other.get(partition.id.index()).and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
+                let held = other
+                    .get(partition.id.index())
+                    .and_then(|other| other.copy.as_ref())
+                    .map(|copy| copy.last);
                 if held.is_none_or(|held| held < copy.commit) {
                     let (id, epoch, commit) = (partition.id, partition.epoch, copy.commit);
-                    return Err(format!("{node} {id} {epoch}: committed {commit}, in-sync {holder} holds {held:?}"));
+                    return Err(format!(
+                        "{node} {id} {epoch}: committed {commit}, in-sync {holder} holds {held:?}"
+                    ));
                 }
             }
             let reached = self.reached.entry(partition.id).or_default();

@@ -14,10 +14,14 @@ fn reigning<'c>(cluster: &'c Cluster) -> impl Iterator<Item = (PartitionId, Vec<
             let assignment = &table.partitions[id.index()];
             let others = assignment.isr.iter().filter(|&&node| node != assignment.primary);
             let copies = std::iter::once(&assignment.primary).chain(others).filter_map(|&node| {
-                let sim = cluster.nodes.get(&node).filter(|sim| sim.engine.table().incarnation == table.incarnation)?;
+                let sim = cluster
+                    .nodes
+                    .get(&node)
+                    .filter(|sim| sim.engine.table().incarnation == table.incarnation)?;
                 let partition = sim.engine.partitions().get(id.index())?;
                 let copy = partition.copy.as_ref()?;
-                (partition.epoch == assignment.epoch && copy.epoch == assignment.epoch).then_some((node, copy))
+                (partition.epoch == assignment.epoch && copy.epoch == assignment.epoch)
+                    .then_some((node, copy))
             });
             (id, copies.collect())
         })
@@ -31,17 +35,24 @@ pub(super) fn prefixes(cluster: &Cluster) -> Finding {
         if !cluster.engine(*primary).partitions()[id.index()].is_primary() {
             continue;
         }
-        let groups: BTreeMap<Sequence, &Group> = first.tail.groups().map(|group| (group.first, group)).collect();
+        let groups: BTreeMap<Sequence, &Group> =
+            first.tail.groups().map(|group| (group.first, group)).collect();
         for (node, copy) in others {
             if copy.last > first.last {
-                return Err(format!("{id}: {node} holds {}, its primary {primary} {}", copy.last, first.last));
+                return Err(format!(
+                    "{id}: {node} holds {}, its primary {primary} {}",
+                    copy.last, first.last
+                ));
             }
             for group in copy.tail.groups() {
                 if let Some(other) = groups.get(&group.first)
                     && other.count == group.count
                     && other.records != group.records
                 {
-                    return Err(format!("{id}: {node} and its primary {primary} differ from {} on", group.first));
+                    return Err(format!(
+                        "{id}: {node} and its primary {primary} differ from {} on",
+                        group.first
+                    ));
                 }
             }
         }

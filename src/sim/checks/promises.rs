@@ -23,7 +23,10 @@ impl Promises {
                 return Err(format!("{node} {}: {now:?} after {before:?}", partition.id));
             }
             if partition.promised < partition.epoch {
-                return Err(format!("{node} {}: promised {} in {}", partition.id, partition.promised, partition.epoch));
+                return Err(format!(
+                    "{node} {}: promised {} in {}",
+                    partition.id, partition.promised, partition.epoch
+                ));
             }
             self.latest.insert((node, partition.id), now);
         }

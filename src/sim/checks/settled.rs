@@ -12,13 +12,22 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
     for &node in &live {
         let mine = cluster.engine(node).table();
         if (mine.incarnation, mine.version) != (table.incarnation, table.version) {
-            return Some(format!("{node} has {} {}, agreed is {} {}", mine.incarnation, mine.version, table.incarnation, table.version));
+            return Some(format!(
+                "{node} has {} {}, agreed is {} {}",
+                mine.incarnation, mine.version, table.incarnation, table.version
+            ));
         }
         if table.members.get(&node).map(|member| member.status) != Some(MemberStatus::Up) {
-            return Some(format!("{node} lives and is {:?}", table.members.get(&node).map(|member| member.status)));
+            return Some(format!(
+                "{node} lives and is {:?}",
+                table.members.get(&node).map(|member| member.status)
+            ));
         }
     }
-    let gone = table.members.values().find(|member| member.status != MemberStatus::Down && !live.contains(&member.node));
+    let gone = table
+        .members
+        .values()
+        .find(|member| member.status != MemberStatus::Down && !live.contains(&member.node));
     if let Some(member) = gone {
         return Some(format!("{} is gone and still {:?}", member.node, member.status));
     }
@@ -32,7 +41,9 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
             return Some(format!("{id} is {assignment:?}"));
         }
         let primary = &cluster.engine(assignment.primary).partitions()[id.index()];
-        let Some(first) = primary.copy.as_ref().filter(|copy| primary.is_primary() && copy.commit == copy.last) else {
+        let Some(first) =
+            primary.copy.as_ref().filter(|copy| primary.is_primary() && copy.commit == copy.last)
+        else {
             return Some(format!("{id} is not served by {}", assignment.primary));
         };
         for &node in &live {
@@ -41,7 +52,9 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
                 copy.last == first.last && copy.shard.digest_root() == first.shard.digest_root()
             });
             match assignment.isr.contains(&node) {
-                true if !equal => return Some(format!("{id} at {node} is not what {} has", assignment.primary)),
+                true if !equal => {
+                    return Some(format!("{id} at {node} is not what {} has", assignment.primary));
+                }
                 false if copy.is_some() => return Some(format!("{id} is still kept by {node}")),
                 _ => {}
             }

@@ -40,7 +40,9 @@ impl Locks {
     ) -> Result<(), String> {
         let lock = self.locks.entry(key.to_owned()).or_default();
         if token <= latest {
-            return Err(format!("{key}: {owner} got token {token:?} by {by} after {latest:?} had been given"));
+            return Err(format!(
+                "{key}: {owner} got token {token:?} by {by} after {latest:?} had been given"
+            ));
         }
         if let Some(other) = lock.owners.insert(token, owner.to_owned()) {
             return Err(format!("{key}: {owner} and {other} got the same token {token:?}"));
@@ -48,7 +50,9 @@ impl Locks {
         if let Some((other, until_ms)) = &lock.held
             && now_ms < *until_ms
         {
-            return Err(format!("{key}: {owner} got it by {by} at {now_ms} while {other} holds it until {until_ms}"));
+            return Err(format!(
+                "{key}: {owner} got it by {by} at {now_ms} while {other} holds it until {until_ms}"
+            ));
         }
         lock.latest = lock.latest.max(token);
         lock.held = Some((owner.to_owned(), certain_until_ms));

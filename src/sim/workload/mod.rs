@@ -43,7 +43,12 @@ enum Intent {
     CountOnce(String, RequestTag, u64),
     StoreMortal(String, u64),
     LoadMortal(Mortal),
-    Lock { key: String, owner: String, lease_ms: u64, latest: Token },
+    Lock {
+        key: String,
+        owner: String,
+        lease_ms: u64,
+        latest: Token,
+    },
     Unlock,
     AuditCounter(String),
 }
@@ -151,7 +156,9 @@ impl Workload {
     /// A promise broken.
     pub fn wake(&mut self, cluster: &mut Cluster, token: u64) -> Result<Option<NodeId>, Violation> {
         let (index, wake) = ((token >> 32) as usize, token & 0xFFFF_FFFF);
-        let Some(client) = self.clients.get(index).filter(|client| client.wakes == wake) else { return Ok(None) };
+        let Some(client) = self.clients.get(index).filter(|client| client.wakes == wake) else {
+            return Ok(None);
+        };
         if let Some((_, pending)) = &client.pending {
             let lost = !cluster.lives(pending.node);
             if lost || cluster.now().mono_us >= pending.invoke_us + PATIENCE_US {
@@ -199,7 +206,10 @@ impl Workload {
             }
             let index = ticket.door as usize;
             let Some(client) = self.clients.get_mut(index) else { continue };
-            if client.pending.as_ref().is_some_and(|(number, pending)| *number == ticket.number && pending.node == node)
+            if client
+                .pending
+                .as_ref()
+                .is_some_and(|(number, pending)| *number == ticket.number && pending.node == node)
                 && let Some((_, pending)) = client.pending.take()
             {
                 self.settle(cluster, Some(index), &pending, Reply::decode(&reply))?;
@@ -261,7 +271,10 @@ impl Workload {
         if let Some((key, seen, version)) = self.clients[index].swap.take() {
             let op = lin::Op::CompareAndSwap { expected: seen, value: Bytes::from(fresh.clone()) };
             let ticket = self.history.invoke(index as u64, Bytes::from(key.clone()), op, now.mono_us);
-            return pending(&["RD.CAS", &key, &version.to_string(), &fresh], Intent::Recorded(ticket, Shape::Swapped));
+            return pending(
+                &["RD.CAS", &key, &version.to_string(), &fresh],
+                Intent::Recorded(ticket, Shape::Swapped),
+            );
         }
         if let Some((key, owner)) = self.clients[index].holds.take() {
             self.locks.releasing(&key, &owner);
@@ -279,19 +292,27 @@ impl Workload {
                 pending(&["SET", &key, &value], Intent::StoreUnique(key.clone()))
             }
             20..25 if !self.tallies.unique.is_empty() => {
-                let key = self.tallies.unique[random.below(self.tallies.unique.len() as u64) as usize].clone();
+                let key =
+                    self.tallies.unique[random.below(self.tallies.unique.len() as u64) as usize].clone();
                 pending(&["GET", &key], Intent::LoadUnique(key.clone()))
             }
             20..55 => {
                 let key = format!("register-{window}-{}", random.below(3));
                 match random.below(10) {
-                    0..4 => pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value)),
+                    0..4 => {
+                        pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value))
+                    }
                     4..6 => {
                         let ticket = record(&key, lin::Op::Set(Bytes::from(fresh.clone())));
                         pending(&["SET", &key, &fresh], Intent::Recorded(ticket, Shape::Done))
                     }
-                    6 => pending(&["DEL", &key], Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed)),
-                    _ => pending(&["RD.GETV", &key], Intent::Observe(record(&key, lin::Op::Get), key.clone())),
+                    6 => pending(
+                        &["DEL", &key],
+                        Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed),
+                    ),
+                    _ => {
+                        pending(&["RD.GETV", &key], Intent::Observe(record(&key, lin::Op::Get), key.clone()))
+                    }
                 }
             }
             55..62 => {
@@ -312,7 +333,10 @@ impl Workload {
                         let ticket = record(&key, lin::Op::Set(Bytes::from(fresh.clone())));
                         pending(&["SET", &key, &fresh], Intent::Recorded(ticket, Shape::Done))
                     }
-                    1 => pending(&["DEL", &key], Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed)),
+                    1 => pending(
+                        &["DEL", &key],
+                        Intent::Recorded(record(&key, lin::Op::Delete), Shape::Removed),
+                    ),
                     _ => pending(&["GET", &key], Intent::Recorded(record(&key, lin::Op::Get), Shape::Value)),
                 }
             }
@@ -323,7 +347,10 @@ impl Workload {
             76..82 => {
                 let key = format!("exact-{}", random.below(3));
                 let count = cluster.engine(node).table().settings.partitions;
-                let request = self.clients[index].requests.entry(Slot::of(key.as_bytes()).partition(count)).or_default();
+                let request = self.clients[index]
+                    .requests
+                    .entry(Slot::of(key.as_bytes()).partition(count))
+                    .or_default();
                 let client = ClientId(index as u64 + 1);
                 let tag = RequestTag { client, request: *request, acknowledged_below: *request, age_ms: 0 };
                 *request += 1;
@@ -353,7 +380,13 @@ impl Workload {
     }
 
     /// Makes of a reply what the intent wants.
-    fn settle(&mut self, cluster: &Cluster, index: Option<usize>, pending: &Pending, reply: Reply) -> Result<(), Violation> {
+    fn settle(
+        &mut self,
+        cluster: &Cluster,
+        index: Option<usize>,
+        pending: &Pending,
+        reply: Reply,
+    ) -> Result<(), Violation> {
         match &reply {
             Reply::Refused => self.outcomes.refused += 1,
             Reply::InDoubt => self.outcomes.in_doubt += 1,
@@ -398,7 +431,9 @@ impl Workload {
                 }
             }
 
-            (Intent::Recorded(ticket, _) | Intent::Observe(ticket, _), Reply::Refused) => self.history.refused(ticket.clone()),
+            (Intent::Recorded(ticket, _) | Intent::Observe(ticket, _), Reply::Refused) => {
+                self.history.refused(ticket.clone())
+            }
             // In doubt is what a record is until it is told otherwise.
             (Intent::Recorded(..) | Intent::Observe(..), Reply::InDoubt) => {}
             (Intent::Recorded(ticket, shape), reply) => {
@@ -446,7 +481,8 @@ impl Workload {
                 }
             }
             (Intent::AuditCounter(key), Reply::Bulk(value)) => {
-                let value = value.as_ref().map_or(Some(0), |digits| std::str::from_utf8(digits).ok()?.parse().ok());
+                let value =
+                    value.as_ref().map_or(Some(0), |digits| std::str::from_utf8(digits).ok()?.parse().ok());
                 let counter = self.tallies.counters.entry(key.clone()).or_default();
                 counter.check(key, value.unwrap_or(u64::MAX)).map_err(|detail| (COUNTS, detail))?;
             }
@@ -465,7 +501,8 @@ impl Workload {
                 let token: Option<Vec<u64>> = parts.iter().map(Reply::number).collect();
                 let Some(Ok(token)) = token.map(Token::try_from) else { return Err(odd()) };
                 let until_ms = wall_ms(pending.invoke_us) + lease_ms - 1;
-                let granted = self.locks.granted(key, owner, token, *latest, now.wall_ms, until_ms, pending.node);
+                let granted =
+                    self.locks.granted(key, owner, token, *latest, now.wall_ms, until_ms, pending.node);
                 granted.map_err(|detail| (TOKENS, detail))?;
                 if let Some(index) = index {
                     self.clients[index].holds = Some((key.clone(), owner.clone()));
@@ -491,7 +528,8 @@ impl Workload {
             }
         }
         let unique = self.tallies.unique.iter().map(|key| (key.clone(), Intent::LoadUnique(key.clone())));
-        let counters = self.tallies.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
+        let counters =
+            self.tallies.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
         let questions: Vec<(String, Intent)> = unique.chain(counters).collect();
         let live = cluster.live();
         for (key, intent) in questions {

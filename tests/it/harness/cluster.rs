@@ -65,9 +65,10 @@ impl Cluster {
         let look = |node: &Process| {
             let status = node.status()?;
             let up = status.members.iter().filter(|member| member.status == Standing::Up).count();
-            let there = self.nodes.iter().all(|node| {
-                status.member(&node.node).is_some_and(|member| member.status == Standing::Up)
-            });
+            let there = self
+                .nodes
+                .iter()
+                .all(|node| status.member(&node.node).is_some_and(|member| member.status == Standing::Up));
             let full = matches!(status.health, Health::Healthy | Health::FewerCopies);
             match up == wanted && there && full {
                 true => Ok(()),

@@ -10,7 +10,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// # Panics
 /// At the deadline, with what the last look said.
 #[track_caller]
-pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+pub fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> (T, Duration) {
     let start = Instant::now();
     loop {
         match look() {

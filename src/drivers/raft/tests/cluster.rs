@@ -3,8 +3,8 @@
 use super::super::*;
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::table::{
-    ClusterSettings, MapDefaults, MapDefinition, Member, MemberStatus, Survival, Table,
-    TableChange, TableEntry,
+    ClusterSettings, MapDefaults, MapDefinition, Member, MemberStatus, Survival, Table, TableChange,
+    TableEntry,
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -54,8 +54,7 @@ impl RpcSender for Link {
                 *traffic.to.entry(to).or_default() += 1;
             });
             links.pass(from, to).await;
-            let log =
-                links.logs.lock().unwrap().get(&to).cloned().ok_or(RpcFailure::Unreachable)?;
+            let log = links.logs.lock().unwrap().get(&to).cloned().ok_or(RpcFailure::Unreachable)?;
             let response = log.handle(from, body).await;
             links.pass(to, from).await;
             response.map_err(|_| {
@@ -63,7 +62,8 @@ impl RpcSender for Link {
                 RpcFailure::Refused
             })
         };
-        async move { tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(RpcFailure::Timeout)) }.boxed()
+        async move { tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(RpcFailure::Timeout)) }
+            .boxed()
     }
 }
 
@@ -151,16 +151,12 @@ impl Cluster {
 
     /// Waits until `node` has sent `count` more requests.
     pub async fn wait_for_attempts(&self, node: u64, count: usize) {
-        self.wait_for_traffic(count, |traffic| {
-            traffic.from.get(&NodeId(node)).copied().unwrap_or(0)
-        })
-        .await;
+        self.wait_for_traffic(count, |traffic| traffic.from.get(&NodeId(node)).copied().unwrap_or(0)).await;
     }
 
     /// Waits until `count` more requests have been sent to `node`.
     pub async fn wait_for_attempts_to(&self, node: u64, count: usize) {
-        self.wait_for_traffic(count, |traffic| traffic.to.get(&NodeId(node)).copied().unwrap_or(0))
-            .await;
+        self.wait_for_traffic(count, |traffic| traffic.to.get(&NodeId(node)).copied().unwrap_or(0)).await;
     }
 
     async fn wait_for_traffic(&self, count: usize, seen: impl Fn(&Traffic) -> usize) {
@@ -171,9 +167,8 @@ impl Cluster {
 
     pub async fn wait_for_map(&self, node: u64, name: &str) {
         let mut tables = self.log(node).tables();
-        let has_map = |table: &Option<Arc<Table>>| {
-            table.as_ref().is_some_and(|table| table.map_id(name).is_some())
-        };
+        let has_map =
+            |table: &Option<Arc<Table>>| table.as_ref().is_some_and(|table| table.map_id(name).is_some());
         patiently(name, tables.wait_for(has_map)).await.unwrap();
     }
 
@@ -209,8 +204,7 @@ async fn patiently<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 pub fn table(incarnation: Incarnation) -> Table {
-    let settings =
-        ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
     Table::new(incarnation, settings)
 }
 

@@ -62,10 +62,7 @@ async fn grows_from_one_to_three_to_five() {
         cluster.log(2).propose(entry("no")).await,
         Err(ProposeError::NotLeader(Some(NodeId(1))))
     ));
-    assert_eq!(
-        cluster.log(2).read_table().await.unwrap_err(),
-        ReadError::NotLeader(Some(NodeId(1)))
-    );
+    assert_eq!(cluster.log(2).read_table().await.unwrap_err(), ReadError::NotLeader(Some(NodeId(1))));
 }
 
 #[tokio::test]
@@ -100,9 +97,7 @@ async fn a_minority_commits_nothing() {
     assert!(matches!(error, ProposeError::InDoubt | ProposeError::Unavailable), "{error}");
     assert_eq!(cluster.log(1).propose(entry("late")).await.unwrap_err(), ProposeError::Unavailable);
     assert!(cluster.table_of(1).map_id("early").is_none());
-    assert!(
-        !cluster.log(2).leadership().borrow().is_me && !cluster.log(3).leadership().borrow().is_me
-    );
+    assert!(!cluster.log(2).leadership().borrow().is_me && !cluster.log(3).leadership().borrow().is_me);
 }
 
 #[tokio::test]
@@ -236,8 +231,7 @@ async fn a_survivor_takes_over_with_its_table() {
     let old = (*cluster.table_of(2)).clone();
     let same = log.form(entry("stale"), old.clone()).await.unwrap_err();
     assert_eq!(same, FormError::NotNewer(Incarnation(1)));
-    let formed =
-        log.form(vec![TableChange::NewIncarnation(Incarnation(2))], old.clone()).await.unwrap();
+    let formed = log.form(vec![TableChange::NewIncarnation(Incarnation(2))], old.clone()).await.unwrap();
     assert_eq!(formed.table_version.0, old.version.0 + 1);
     let table = log.read_table().await.unwrap();
     assert_eq!(table.incarnation, Incarnation(2));
