@@ -317,7 +317,8 @@ impl<'a> Layout<'a> {
                     Some((partition, to)) => {
                         start = partition;
                         if self.sets[partition].first() == Some(&node) {
-                            primaries[node] -= 1;
+                            // Zero where it became first only by another node's move.
+                            primaries[node] = primaries[node].saturating_sub(1);
                         }
                         self.remove(partition, node);
                         self.add(partition, to);
