@@ -9,6 +9,14 @@
 
 mod harness;
 
+mod bad_input;
+mod browser;
+mod clients;
+mod command_line;
+mod differential;
+mod examples;
 mod failover;
 mod forming;
 mod joining;
+mod security;
+mod tidy;
