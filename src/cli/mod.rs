@@ -2,7 +2,7 @@
 
 mod bench;
 mod certs;
-mod data;
+mod client;
 mod dev;
 mod http;
 mod node;
@@ -47,7 +47,7 @@ enum Command {
     #[command(subcommand)]
     Certs(certs::CertsCommand),
     #[command(flatten)]
-    Data(data::DataCommand),
+    Data(client::DataCommand),
 }
 
 /// Why a command failed, for the person who ran it.
@@ -78,7 +78,7 @@ pub fn run() -> ExitCode {
         Some(Command::Status(args)) => status::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Certs(command)) => certs::run(command),
-        Some(Command::Data(command)) => data::run(command),
+        Some(Command::Data(command)) => client::run(command),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("ringdove: {failure}");

@@ -1100,10 +1100,14 @@ impl Engine {
                 self.shared.report(Report::DefineMap(wanted));
             }
         }
-        let alone = !table
-            .members
-            .values()
-            .any(|member| member.node != me && member.status == MemberStatus::Up && member.weight > 0);
+        // Whoever could take something over: a member that is gone as well never will, and might have
+        // gone before it could say that it was leaving.
+        let alone = !table.members.values().any(|member| {
+            member.node != me
+                && member.status == MemberStatus::Up
+                && member.weight > 0
+                && (self.membership.is_alive(member.node) || self.shared.peers.linked(member.node))
+        });
         if self.leaving && !self.left && (!in_cluster || alone) {
             self.left = true;
             self.outputs.push_back(Output::Left);

@@ -54,7 +54,6 @@ fn the_admin_page_draws_three_members_and_the_ring() {
     for text in ["3 members", ">healthy<", "3 of 3", ">1,024<", "partitions × 2 copies", "dove-1", "dove-2", "dove-3"] {
         assert!(document.contains(text), "{text} is missing in: {document}");
     }
-    assert!(!document.contains("connecting"), "the page never got an answer");
     // The canvas has the size of its place only once it was drawn on.
     let canvas = document.split("<canvas id=\"ring\"").nth(1).and_then(|rest| rest.split('>').next()).unwrap();
     assert!(canvas.contains("width=\"") && canvas.contains("height=\""), "the ring isn't drawn: {canvas}");

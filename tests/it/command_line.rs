@@ -142,8 +142,7 @@ fn a_development_cluster_starts_and_stops() {
 
 #[test]
 fn a_second_signal_ends_a_node_at_once() {
-    let cluster = Cluster::start(2);
-    let mut cluster = cluster;
+    let mut cluster = Cluster::start(2);
     // The other can't take over what it doesn't hear of.
     cluster.nodes[0].signal(Signal::STOP);
     let node = &mut cluster.nodes[1];

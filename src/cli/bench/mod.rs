@@ -12,7 +12,7 @@ mod quic;
 mod report;
 mod resp;
 
-use super::data::Connection;
+use super::client::Connection;
 use super::{Failure, Outcome, block_on};
 use plan::{Budget, Plan, Ratio};
 use report::Measured;

@@ -2,7 +2,7 @@
 //! the tasks of a program do.
 
 use super::super::Failure;
-use super::super::data::Connection;
+use super::super::client::Connection;
 use super::plan::{Budget, Op, Ops, Plan, key_bytes};
 use super::report::Measured;
 use futures_util::StreamExt;

@@ -215,9 +215,11 @@ impl RespFront {
                 return write.shutdown().await;
             }
             let wants_input = connection.wants_input();
-            let needed = connection.input_needed().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            let needed = connection.input_needed();
             let input = connection.input();
-            input.reserve(needed);
+            // No more than has come already: announced bytes cost the sender nothing.
+            let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
             tokio::select! {
                 count = read.read_buf(input), if wants_input => {
                     let count = count?;

@@ -12,7 +12,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub head: String,
     pub body: String,
 }
 
@@ -34,7 +33,7 @@ pub fn ask(address: SocketAddr, method: &str, path: &str) -> Result<Answer, Stri
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP answer")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status code")?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    Ok(Answer { status, body: body.to_owned() })
 }
 
 /// Gets `path`.
