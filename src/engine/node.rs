@@ -702,13 +702,12 @@ impl Engine {
                         None => {}
                     }
                 }
-                Message::DigestMismatch { epoch, sequence, .. } => {
-                    if epoch == partition.epoch && partition.is_primary() {
+                Message::DigestMismatch { epoch, sequence, .. }
+                    if epoch == partition.epoch && partition.is_primary() => {
                         shared.stats.digest_mismatches += 1;
                         tracing::warn!(partition = %id, backup = %from, %sequence, "a backup differs; it is rebuilt from here");
                         shared.report(Report::Lagging { partition: id, epoch, node: from });
                     }
-                }
                 _ => {}
             }
             return;
@@ -743,14 +742,13 @@ impl Engine {
             }
             Message::ForwardReply { id, outcome, reply } => self.forward_reply(from, id, outcome, reply),
             Message::Table(table) => self.table_received(from, *table),
-            Message::TablePull { incarnation, version } => {
+            Message::TablePull { incarnation, version }
                 if (self.shared.table.incarnation, self.shared.table.version) > (incarnation, version)
                     && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation))
-                {
+                => {
                     let table = Message::Table(Box::new((*self.shared.table).clone()));
                     self.shared.peers.send_control(from, &table);
                 }
-            }
             Message::Join { member, relayed } => {
                 if self.leading {
                     self.controller.join(now, member);
@@ -767,11 +765,10 @@ impl Engine {
                     self.shared.peers.send_control(leader, &report);
                 }
             }
-            Message::Sealed(sealed) => {
-                if self.leading {
+            Message::Sealed(sealed)
+                if self.leading => {
                     self.controller.sealed(now, from, sealed);
                 }
-            }
             _ => {}
         }
     }

@@ -47,6 +47,9 @@ pub trait Caller: Clone + Send + Sync {
     fn call(&self, map: MapId, args: &[&[u8]]) -> impl Future<Output = Result<Reply, Error>> + Send;
 }
 
+/// Takes keys, gives values.
+type Types<K, V> = (fn(&K), fn() -> V);
+
 /// A map (namespace) of the cluster, with keys of type `K` and values of type `V`.
 ///
 /// Clones are cheap. Every operation is one command and atomic; those on many keys are atomic for
@@ -54,7 +57,7 @@ pub trait Caller: Clone + Send + Sync {
 pub struct Map<K: ?Sized, V, C> {
     caller: C,
     id: MapId,
-    types: PhantomData<(fn(&K), fn() -> V)>,
+    types: PhantomData<Types<K, V>>,
 }
 
 /// A value with its version.

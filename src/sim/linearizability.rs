@@ -445,7 +445,7 @@ impl<'h> Search<'h> {
     fn is_first_of_its_kind(&self, position: usize) -> bool {
         let i = self.doubtful[position];
         let same = |&j: &usize| !self.chosen.contains(j) && self.operations[j].op == self.operations[i].op;
-        !self.chosen.contains(i) && !self.doubtful[..position].iter().any(|j| same(j))
+        !self.chosen.contains(i) && !self.doubtful[..position].iter().any(same)
     }
 
     fn note_dead_end(&self, best: &mut Option<DeadEnd>, unexplained: usize) {

@@ -207,7 +207,7 @@ impl Index {
         let count = self.segments.len();
         let segments = (first..count).chain(0..first).chain([first]);
         let slot_count = self.segments[first].slot_count() as u64;
-        let mut start = ((entropy & u64::from(u32::MAX)) * slot_count >> 32) as usize;
+        let mut start = (((entropy & u64::from(u32::MAX)) * slot_count) >> 32) as usize;
         for at in segments {
             let segment = &self.segments[at];
             let found = (start..segment.slot_count()).find(|&slot| segment.get(slot).is_some());

@@ -7,7 +7,7 @@ use crate::sim::cluster::Cluster;
 use std::collections::BTreeMap;
 
 /// The in-sync copies of a partition's present reign, the primary's first.
-fn reigning<'c>(cluster: &'c Cluster) -> impl Iterator<Item = (PartitionId, Vec<(NodeId, &'c Copy)>)> {
+fn reigning(cluster: &Cluster) -> impl Iterator<Item = (PartitionId, Vec<(NodeId, &Copy)>)> {
     let table = cluster.agreed();
     table.into_iter().flat_map(move |table| {
         table.partition_ids().map(move |id| {
