@@ -24,7 +24,7 @@ use crate::engine::table::{ClusterSettings, Survival};
 use sources::Sources;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest key ever, in bytes.
@@ -244,7 +244,7 @@ impl NodeConfig {
         let limits = default.limits;
         Ok(NodeConfig {
             credentials: credentials(&given, sources.secret.clone())?,
-            require_pass: given.require_pass_file.as_ref().map(password).transpose()?,
+            require_pass: given.require_pass_file.as_deref().map(password).transpose()?,
             resp_tls: resp_tls(&given)?,
             seeds: given.seed.unwrap_or_default(),
             name: given.name.map(|name| name.0),
@@ -418,7 +418,7 @@ fn credentials(given: &Settings, secret: Option<String>) -> Result<Credentials, 
     })
 }
 
-fn password(path: &PathBuf) -> Result<Password, Conflict> {
+fn password(path: &Path) -> Result<Password, Conflict> {
     Password::read(path).map_err(|reason| Conflict { key: "require_pass_file", reason })
 }
 

@@ -703,11 +703,12 @@ impl Engine {
                     }
                 }
                 Message::DigestMismatch { epoch, sequence, .. }
-                    if epoch == partition.epoch && partition.is_primary() => {
-                        shared.stats.digest_mismatches += 1;
-                        tracing::warn!(partition = %id, backup = %from, %sequence, "a backup differs; it is rebuilt from here");
-                        shared.report(Report::Lagging { partition: id, epoch, node: from });
-                    }
+                    if epoch == partition.epoch && partition.is_primary() =>
+                {
+                    shared.stats.digest_mismatches += 1;
+                    tracing::warn!(partition = %id, backup = %from, %sequence, "a backup differs; it is rebuilt from here");
+                    shared.report(Report::Lagging { partition: id, epoch, node: from });
+                }
                 _ => {}
             }
             return;
@@ -744,11 +745,11 @@ impl Engine {
             Message::Table(table) => self.table_received(from, *table),
             Message::TablePull { incarnation, version }
                 if (self.shared.table.incarnation, self.shared.table.version) > (incarnation, version)
-                    && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation))
-                => {
-                    let table = Message::Table(Box::new((*self.shared.table).clone()));
-                    self.shared.peers.send_control(from, &table);
-                }
+                    && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation)) =>
+            {
+                let table = Message::Table(Box::new((*self.shared.table).clone()));
+                self.shared.peers.send_control(from, &table);
+            }
             Message::Join { member, relayed } => {
                 if self.leading {
                     self.controller.join(now, member);
@@ -765,10 +766,9 @@ impl Engine {
                     self.shared.peers.send_control(leader, &report);
                 }
             }
-            Message::Sealed(sealed)
-                if self.leading => {
-                    self.controller.sealed(now, from, sealed);
-                }
+            Message::Sealed(sealed) if self.leading => {
+                self.controller.sealed(now, from, sealed);
+            }
             _ => {}
         }
     }

@@ -307,18 +307,18 @@ impl<'a> Layout<'a> {
                 primaries[first] += 1;
             }
         }
-        for node in 0..self.nodes.len() {
+        for (node, primaries) in primaries.iter_mut().enumerate() {
             let primaries_max =
                 (partitions * u64::from(self.nodes[node].weight)).div_ceil(total_weight) as usize;
             let mut start = 0;
             while self.held[node].len() > self.quota[node] {
-                let as_primary = primaries[node] > primaries_max;
+                let as_primary = *primaries > primaries_max;
                 match self.best_move(node, as_primary, start) {
                     Some((partition, to)) => {
                         start = partition;
                         if self.sets[partition].first() == Some(&node) {
                             // Zero where it became first only by another node's move.
-                            primaries[node] = primaries[node].saturating_sub(1);
+                            *primaries = primaries.saturating_sub(1);
                         }
                         self.remove(partition, node);
                         self.add(partition, to);

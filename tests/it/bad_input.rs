@@ -67,7 +67,12 @@ fn resp_breaches_get_the_error_of_redis_and_a_closed_connection() {
         resp.send(&encode(&["PING"])).unwrap();
         resp.send(bytes).unwrap();
         assert_eq!(resp.reply().unwrap(), Reply::Simple("PONG".to_owned()));
-        assert_eq!(farewell(&mut resp).as_deref(), Some(expected), "{}", bytes[..bytes.len().min(60)].escape_ascii());
+        assert_eq!(
+            farewell(&mut resp).as_deref(),
+            Some(expected),
+            "{}",
+            bytes[..bytes.len().min(60)].escape_ascii()
+        );
     }
     patient.check();
 }

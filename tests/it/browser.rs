@@ -16,7 +16,12 @@ fn dump(program: &Path, url: &str, more: &[&str]) -> String {
     let mut browser = Command::new(program)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--disable-dev-shm-usage", "--window-size=1400,1000", "--virtual-time-budget=4000", "--dump-dom"])
+        .args([
+            "--disable-dev-shm-usage",
+            "--window-size=1400,1000",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+        ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(more)
         .arg(url)
@@ -51,11 +56,14 @@ fn the_admin_page_draws_three_members_and_the_ring() {
         assert!(document.contains(&node.node), "{} is missing in: {document}", node.node);
         assert!(document.contains(&node.resp.to_string()), "{} is missing", node.resp);
     }
-    for text in ["3 members", ">healthy<", "3 of 3", ">1,024<", "partitions × 2 copies", "dove-1", "dove-2", "dove-3"] {
+    for text in
+        ["3 members", ">healthy<", "3 of 3", ">1,024<", "partitions × 2 copies", "dove-1", "dove-2", "dove-3"]
+    {
         assert!(document.contains(text), "{text} is missing in: {document}");
     }
     // The canvas has the size of its place only once it was drawn on.
-    let canvas = document.split("<canvas id=\"ring\"").nth(1).and_then(|rest| rest.split('>').next()).unwrap();
+    let canvas =
+        document.split("<canvas id=\"ring\"").nth(1).and_then(|rest| rest.split('>').next()).unwrap();
     assert!(canvas.contains("width=\"") && canvas.contains("height=\""), "the ring isn't drawn: {canvas}");
     // Whoever wants to look at it as well.
     if let Some(picture) = std::env::var_os("RINGDOVE_SCREENSHOT") {

@@ -44,8 +44,13 @@ fn redis_cli() {
     assert!(ask(&[], &["INFO", "server"]).contains("redis_version:"));
     assert!(ask(&[], &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
     assert_eq!(ask(&[], &["CLUSTER", "NODES"]).lines().filter(|line| line.contains("master")).count(), 3);
-    let output = run(Command::new(&program)
-        .args(["-p", &cluster.nodes[0].resp.port().to_string(), "-e", "INCR", "greeting"]));
+    let output = run(Command::new(&program).args([
+        "-p",
+        &cluster.nodes[0].resp.port().to_string(),
+        "-e",
+        "INCR",
+        "greeting",
+    ]));
     assert!(!output.status.success());
 }
 
@@ -70,7 +75,9 @@ fn redis_benchmark() {
     let Some(program) = tools::find(&["redis-benchmark"]) else { return };
     let cluster = Cluster::start(3);
     let port = cluster.nodes[0].resp.port().to_string();
-    for flags in [&["-P", "16", "-c", "20"][..], &["-P", "1", "-c", "20"], &["-P", "4", "-c", "6", "--cluster"]] {
+    for flags in
+        [&["-P", "16", "-c", "20"][..], &["-P", "1", "-c", "20"], &["-P", "4", "-c", "6", "--cluster"]]
+    {
         let out = content(
             Command::new(&program)
                 .args(["-p", &port, "-n", "3000", "-r", "1000", "-q", "-t", "ping,set,get,incr,mset"])
@@ -92,7 +99,9 @@ fn redis_py() {
     }
     let cluster = Cluster::start(3);
     let said = content(
-        Command::new(python).arg(scripts().join("redis_py.py")).args(cluster.resp().iter().map(|at| at.to_string())),
+        Command::new(python)
+            .arg(scripts().join("redis_py.py"))
+            .args(cluster.resp().iter().map(|at| at.to_string())),
     );
     assert!(said.contains("content"), "{said}");
 }
@@ -105,7 +114,9 @@ fn ioredis() {
     }
     let cluster = Cluster::start(3);
     let said = content(
-        Command::new(node).arg(scripts().join("ioredis.js")).args(cluster.resp().iter().map(|at| at.to_string())),
+        Command::new(node)
+            .arg(scripts().join("ioredis.js"))
+            .args(cluster.resp().iter().map(|at| at.to_string())),
     );
     assert!(said.contains("content"), "{said}");
 }

@@ -95,7 +95,9 @@ fn refused_configurations_name_the_file_the_line_and_the_reason() {
     let output = ringdove().args(["node", "--config"]).arg(file.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    for part in [file.path().to_str().unwrap(), "line 3", "`1000` is not a power of two", "3 | partitions = 1000"] {
+    for part in
+        [file.path().to_str().unwrap(), "line 3", "`1000` is not a power of two", "3 | partitions = 1000"]
+    {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
     let output = ringdove().arg("node").env("RINGDOVE_MAX_MEMORY", "plenty").output().unwrap();

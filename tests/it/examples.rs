@@ -19,7 +19,8 @@ fn built(name: &str) -> Option<PathBuf> {
 
 fn run(name: &str, args: &[&str]) {
     let Some(program) = built(name) else { return };
-    let output = Command::new(program).args(args).env_remove("RINGDOVE_SECRET").output().expect("the example runs");
+    let output =
+        Command::new(program).args(args).env_remove("RINGDOVE_SECRET").output().expect("the example runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name} {args:?}: {}\n{out}\n{err}", output.status);
     assert!(!out.is_empty(), "{name} says nothing");
@@ -55,7 +56,10 @@ fn every_example_says_how_to_run_it_and_is_run_here() {
         let path = entry.expect("examples/").path();
         let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
         let text = std::fs::read_to_string(&path).expect("an example");
-        assert!(text.starts_with("//!") && text.contains(&format!("--example {name}")), "{name} doesn't say how");
+        assert!(
+            text.starts_with("//!") && text.contains(&format!("--example {name}")),
+            "{name} doesn't say how"
+        );
         // The simulator's example needs a feature; CONTRIBUTING.md has it.
         assert!(name == "simulate" || here.contains(&format!("\"{name}\"")), "{name} isn't run by a test");
     }

@@ -1,9 +1,9 @@
 //! Secrets: who may join, and what is never shown.
 
 use crate::harness::cluster::{Cluster, turn};
+use crate::harness::http;
 use crate::harness::process::{Process, ringdove, start_with};
 use crate::harness::wait::eventually;
-use crate::harness::http;
 use std::io::Write;
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -32,8 +32,14 @@ fn the_wrong_secret_joins_nothing_and_is_mentioned_once() {
     let (right, wrong) = (file(SECRET), file(OTHER_SECRET));
     let cluster = Cluster::with_flags(2, &["--secret-file", path(&right)]);
     let seed = cluster.nodes[0].quic.to_string();
-    let stranger =
-        crate::harness::process::start(&["--seed", &seed, "--secret-file", path(&wrong), "--name", "stranger"]);
+    let stranger = crate::harness::process::start(&[
+        "--seed",
+        &seed,
+        "--secret-file",
+        path(&wrong),
+        "--name",
+        "stranger",
+    ]);
     let unprotected = crate::harness::process::start(&["--seed", &seed, "--name", "unprotected"]);
     eventually("the member has refused the strangers", Duration::from_secs(30), || {
         match refusals(&cluster.nodes[0]) {

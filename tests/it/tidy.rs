@@ -94,7 +94,9 @@ fn impurities(text: &str) -> Vec<(usize, &'static str)> {
 fn the_engine_is_pure() {
     let mut found = Vec::new();
     for file in rust_files("src/engine") {
-        found.extend(impurities(&read(&file)).iter().map(|(line, word)| format!("{}:{line}: {word}", file.display())));
+        found.extend(
+            impurities(&read(&file)).iter().map(|(line, word)| format!("{}:{line}: {word}", file.display())),
+        );
     }
     assert!(found.is_empty(), "time, entropy and I/O are the drivers':\n{}", found.join("\n"));
 }

@@ -46,7 +46,7 @@ pub fn write_list(reply: &mut ReplyWriter<'_>, filter: &[&[u8]]) -> Result<(), R
                 Box::new(|spec| glob_matches_any_case(value, spec.name.as_bytes()))
             } else if kind.eq_ignore_ascii_case(b"ACLCAT") {
                 Box::new(|spec| {
-                    categories(spec).any(|category| category[1..].as_bytes().eq_ignore_ascii_case(value))
+                    categories(spec).any(|category| category.as_bytes()[1..].eq_ignore_ascii_case(value))
                 })
             } else if kind.eq_ignore_ascii_case(b"MODULE") {
                 Box::new(|_| false)

@@ -85,8 +85,11 @@ impl Primary {
     }
 }
 
+/// Value, expiry and version by map and key.
+type Contents = BTreeMap<(MapId, Vec<u8>), (Vec<u8>, u64, Version)>;
+
 /// Everything that a shard holds, in order.
-fn contents(shard: &Shard, arena: &Arena) -> BTreeMap<(MapId, Vec<u8>), (Vec<u8>, u64, Version)> {
+fn contents(shard: &Shard, arena: &Arena) -> Contents {
     let mut entries = BTreeMap::new();
     assert_eq!(
         shard.scan(arena, 0, usize::MAX, |view| {

@@ -27,6 +27,7 @@ impl Locks {
         self.locks.get(key).map_or([0; 3], |lock| lock.latest)
     }
 
+    #[allow(clippy::too_many_arguments)] // Each is a different fact of one grant.
     /// A lock was granted; `latest` is what was known when it was asked for.
     pub(super) fn granted(
         &mut self,
