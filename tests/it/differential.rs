@@ -25,7 +25,19 @@ impl RedisServer {
         let port = address.port().to_string();
         let folder = std::env::temp_dir();
         let child = Command::new(program)
-            .args(["--port", &port, "--bind", "127.0.0.1", "--databases", "1", "--save", "", "--appendonly", "no", "--dir"])
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--databases",
+                "1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ])
             .arg(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

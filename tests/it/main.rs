@@ -17,6 +17,7 @@ mod differential;
 mod examples;
 mod failover;
 mod forming;
+mod fuzz_smoke;
 mod joining;
 mod security;
 mod tidy;
