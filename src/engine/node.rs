@@ -383,7 +383,7 @@ impl Engine {
             tracing::info!(term, "leading the agreed log");
             self.leading = true;
             self.leader_since_us = now.mono_us;
-            self.last_voters.clear();
+            self.last_voters_us = 0;
             let table = self.shared.table.clone();
             self.controller.lead(now, table);
             let linked: Vec<NodeId> =

@@ -100,6 +100,45 @@ pub struct Peer {
     sealed: BTreeMap<PartitionId, Epoch>,
     /// No grant below this table version: the peer must have learnt of the change.
     grant_version_min: TableVersion,
+    /// The operations it has sent here, lest one that arrives twice run twice.
+    forwards: Arrivals,
+}
+
+/// Which of a peer's numbered messages have arrived: a sliding window as against replays (RFC 6479).
+#[derive(Debug)]
+struct Arrivals {
+    latest: u64,
+    /// One bit for each of the last numbers, by number modulo the window.
+    seen: [u64; Arrivals::WORDS],
+}
+
+impl Default for Arrivals {
+    fn default() -> Arrivals {
+        Arrivals { latest: 0, seen: [0; Arrivals::WORDS] }
+    }
+}
+
+impl Arrivals {
+    const WORDS: usize = 64;
+    const WINDOW: u64 = 64 * Arrivals::WORDS as u64;
+
+    /// Notes a number; false if it arrived before, or is too old to tell.
+    fn note(&mut self, number: u64) -> bool {
+        let word_of = |number: u64| (number / 64) as usize % Arrivals::WORDS;
+        if number > self.latest {
+            let (first, last) = (self.latest / 64 + 1, number / 64);
+            for word in (first..=last).take(Arrivals::WORDS) {
+                self.seen[word_of(word * 64)] = 0;
+            }
+            self.latest = number;
+        } else if number / 64 + Arrivals::WORDS as u64 <= self.latest / 64 || self.latest - number >= Arrivals::WINDOW {
+            return false;
+        }
+        let (word, bit) = (&mut self.seen[word_of(number)], 1 << (number % 64));
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
 }
 
 /// All peers, and what goes into every batch.
@@ -177,6 +216,11 @@ impl Peers {
     /// Forgets peers that are gone for good; a lease given to them must have run out.
     pub fn retain(&mut self, now_us: u64, mut keep: impl FnMut(NodeId) -> bool) {
         self.peers.retain(|&node, peer| peer.linked || now_us < peer.granted_until_us || keep(node));
+    }
+
+    /// Whether operation `number` of `node` arrives for the first time; others must not run.
+    pub fn is_first_arrival(&mut self, node: NodeId, number: u64) -> bool {
+        self.peers.entry(node).or_default().forwards.note(number)
     }
 
     /// Something arrived from `node`.
@@ -424,5 +468,22 @@ impl Peer {
     /// Records on their way to it or waiting, for status pages.
     pub fn backlog_bytes(&self) -> usize {
         self.records.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_twice_is_noticed() {
+        let mut arrivals = Arrivals::default();
+        for number in [1, 3, 2, 64, 63, 200, 5_000] {
+            assert!(arrivals.note(number), "{number}");
+            assert!(!arrivals.note(number), "{number}");
+        }
+        assert!(arrivals.note(4_999));
+        assert!(!arrivals.note(200), "too old to tell");
+        assert!(arrivals.note(1_000_000) && arrivals.note(999_999) && !arrivals.note(5_000));
     }
 }
