@@ -726,6 +726,7 @@ impl Engine {
                     }
                 }
             }
+            Message::Forward { id, .. } if !self.shared.peers.is_first_arrival(from, id) => {}
             Message::Forward { id, patience_ms, op } => {
                 let parked = Parked {
                     asker: Asker::Node(from, id),
@@ -1110,12 +1111,15 @@ impl Engine {
             self.outputs.push_back(Output::Left);
         }
         if self.leading {
-            let current = self.last_voters.clone();
+            // The leader first: whoever has to go, it isn't the one that decides.
+            let mut current = self.last_voters.clone();
+            current.sort_by_key(|&node| node != me);
             let alive = |node: NodeId| {
                 node == me || (self.membership.is_alive(node) && self.shared.peers.linked(node))
             };
             let voters = controller::voters(&table, &current, alive);
-            if !voters.is_empty()
+            if !current.is_empty()
+                && !voters.is_empty()
                 && (voters != self.last_voters || now_us >= self.last_voters_us + VOTERS_REPEAT_US)
             {
                 self.last_voters_us = now_us;
