@@ -131,6 +131,9 @@ impl Partition {
         }
         let writes = op.spec.is_write();
         let start = out.len();
+        if primary.handover.is_some() && !writes && read_would_write(shared, copy, op) {
+            return Executed::NotNow(Unavailable::ChangingHands);
+        }
         if writes {
             if primary.handover.is_some() || copy.tail.bytes() > shared.config.tail_bytes_max {
                 return Executed::NotNow(Unavailable::ChangingHands);
@@ -529,6 +532,16 @@ impl Partition {
         }
         primary.release(shared, copy);
     }
+}
+
+/// Whether a read would log a record: the delete of an expired entry, or a use that the other copies
+/// must know of. A drained primary must not: its successor's log would not have it.
+fn read_would_write(shared: &Shared, copy: &Copy, op: &Op<'_>) -> bool {
+    let expired = |key| {
+        let entry = copy.shard.get(&shared.arena, KeyRef::new(op.map, key));
+        entry.is_some_and(|entry| entry.expire_at_ms != 0 && entry.expire_at_ms <= shared.now.wall_ms)
+    };
+    shared.table.map_defaults(op.map).idle_ms > 0 || op.spec.keys.of(op.args).any(expired)
 }
 
 /// The error for a write whose outcome is unknown.
