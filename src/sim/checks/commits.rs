@@ -14,16 +14,22 @@ pub(super) struct Committed {
     pub(super) version: Version,
 }
 
-/// How far each partition was ever committed.
+/// How far each partition was ever committed, by reign.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
-    reached: BTreeMap<PartitionId, Committed>,
+    reached: BTreeMap<PartitionId, BTreeMap<(Incarnation, Epoch), Committed>>,
     seen: BTreeMap<(NodeId, PartitionId), (Incarnation, Epoch, Sequence)>,
 }
 
 impl Commits {
-    pub(super) fn of(&self, partition: PartitionId) -> Committed {
-        self.reached.get(&partition).copied().unwrap_or_default()
+    /// How far a partition was committed in reigns up to this one. A node that was paused may begin
+    /// a reign that is long over; what came later is none of its business.
+    pub(super) fn until(&self, partition: PartitionId, reign: (Incarnation, Epoch)) -> Committed {
+        let reigns = self.reached.get(&partition).into_iter().flat_map(|reigns| reigns.range(..=reign));
+        reigns.fold(Committed::default(), |most, (_, committed)| Committed {
+            sequence: most.sequence.max(committed.sequence),
+            version: most.version.max(committed.version),
+        })
     }
 
     /// Compares what the node has newly committed with the copies of all that it must be on.
@@ -64,7 +70,7 @@ impl Commits {
                     ));
                 }
             }
-            let reached = self.reached.entry(partition.id).or_default();
+            let reached = self.reached.entry(partition.id).or_default().entry((incarnation, partition.epoch)).or_default();
             reached.sequence = reached.sequence.max(copy.commit);
             if copy.commit == copy.last {
                 reached.version = reached.version.max(copy.hlc.last());
@@ -83,7 +89,7 @@ impl Commits {
             if known.is_some_and(|known| (known.0, known.1) == (incarnation, partition.epoch)) {
                 continue;
             }
-            let reached = self.of(partition.id);
+            let reached = self.until(partition.id, (incarnation, partition.epoch));
             if copy.last < reached.sequence {
                 return Err(format!(
                     "{node} {} {}: begins at {}, {} was committed",

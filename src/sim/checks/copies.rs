@@ -28,23 +28,23 @@ impl Copies {
             if !self.held.remove(&key) {
                 continue;
             }
-            let committed = commits.of(partition.id).sequence;
-            let Some(assignment) = table.assignment(partition.id) else { continue };
-            let complete = assignment
-                .isr
+            let committed = commits.until(partition.id, (incarnation, partition.epoch)).sequence;
+            // Anywhere: this node's table may be old, and the copies elsewhere by now.
+            let complete = cluster
+                .nodes
                 .iter()
-                .filter(|&&other| {
-                    let copy = cluster.engine(other).partitions().get(partition.id.index());
+                .filter(|(other, sim)| {
+                    let copy = sim.engine.partitions().get(partition.id.index());
                     let last = copy.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
-                    other != node && last.is_some_and(|last| last >= committed)
+                    **other != node && last.is_some_and(|last| last >= committed)
                 })
                 .count();
             let up = table.members.values().filter(|member| member.status == MemberStatus::Up).count();
             let wanted = usize::from(table.settings.replicas).min(up.max(1));
             if complete < wanted {
                 return Err(format!(
-                    "{node} gave up {} with {complete} of {wanted} complete copies at {:?}, {committed} committed",
-                    partition.id, assignment.isr
+                    "{node} gave up {} with {complete} of {wanted} complete copies, {committed} committed",
+                    partition.id
                 ));
             }
         }

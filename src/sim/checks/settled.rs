@@ -18,10 +18,9 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
             ));
         }
         if table.members.get(&node).map(|member| member.status) != Some(MemberStatus::Up) {
-            return Some(format!(
-                "{node} lives and is {:?}",
-                table.members.get(&node).map(|member| member.status)
-            ));
+            let status = table.members.get(&node).map(|member| member.status);
+            let held: Vec<_> = table.partitions.iter().filter(|assignment| assignment.holds(node)).collect();
+            return Some(format!("{node} lives and is {status:?}, holding {held:?}"));
         }
     }
     let gone = table

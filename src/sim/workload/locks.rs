@@ -12,7 +12,7 @@ struct Lock {
     latest: Token,
     owners: BTreeMap<Token, String>,
     /// Who holds it for certain, and until when.
-    held: Option<(String, u64)>,
+    held: Option<(String, Token, u64)>,
 }
 
 /// All locks.
@@ -48,22 +48,26 @@ impl Locks {
         if let Some(other) = lock.owners.insert(token, owner.to_owned()) {
             return Err(format!("{key}: {owner} and {other} got the same token {token:?}"));
         }
-        if let Some((other, until_ms)) = &lock.held
+        // Answers may come late: tokens tell who came first.
+        if let Some((other, theirs, until_ms)) = &lock.held
+            && *theirs < token
             && now_ms < *until_ms
         {
             return Err(format!(
                 "{key}: {owner} got it by {by} at {now_ms} while {other} holds it until {until_ms}"
             ));
         }
-        lock.latest = lock.latest.max(token);
-        lock.held = Some((owner.to_owned(), certain_until_ms));
+        if token > lock.latest {
+            lock.latest = token;
+            lock.held = Some((owner.to_owned(), token, certain_until_ms));
+        }
         Ok(())
     }
 
     /// A holder asks to release it: from now on it may be free.
     pub(super) fn releasing(&mut self, key: &str, owner: &str) {
         if let Some(lock) = self.locks.get_mut(key)
-            && lock.held.as_ref().is_some_and(|(holder, _)| holder == owner)
+            && lock.held.as_ref().is_some_and(|(holder, ..)| holder == owner)
         {
             lock.held = None;
         }
