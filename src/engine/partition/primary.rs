@@ -278,6 +278,10 @@ impl Partition {
                     shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
                     return;
                 }
+                if expected.0 <= copy.last.0 - primary.log.count() as u64 && copy.tail.from(expected).is_none() {
+                    // What it lacks is kept nowhere any more, except in a snapshot.
+                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                }
                 let has = Sequence(expected.0 - 1);
                 follower.acked = follower.acked.max(has);
                 follower.sent = has;
@@ -373,6 +377,11 @@ impl Partition {
                 let hash = effect.key_ref().map_or(WHOLE_PARTITION, |key| key.hash);
                 primary.pending.insert(hash, copy.last);
             }
+        }
+        // A copy made by a snapshot has only the records that came after it.
+        let covered = copy.tail.groups().next().map_or(copy.last, |group| Sequence(group.first.0 - 1));
+        if covered > copy.commit {
+            primary.pending.insert(WHOLE_PARTITION, copy.last);
         }
         self.role = Role::Primary(Box::new(primary));
         self.update_ack_set(shared, assignment);

@@ -356,7 +356,7 @@ impl Partition {
             self.drop_staging(shared);
             let mut copy = Copy::empty(epoch);
             copy.last = after;
-            copy.commit = after;
+            // What of it is committed, the primary will say.
             let overrides = HashMap::new();
             let staging = Staging { copy, attempt, primary: from, overrides, cleared: Vec::new(), chunks: 0 };
             self.staging = Some(Box::new(staging));
@@ -366,7 +366,6 @@ impl Partition {
         {
             // The attach was repeated further on; the snapshot, not yet begun, covers what is between.
             staging.copy.last = after;
-            staging.copy.commit = after;
         }
         shared.peers.send(from, &Message::Attached { partition: self.id, attempt });
     }
