@@ -7,12 +7,19 @@ use crate::engine::table::{MemberStatus, Table};
 /// The most nodes that live at once.
 const NODES_MAX: usize = 7;
 
+/// By then all have noticed a fault or its end.
+const NOTICED_US: u64 = 8_000_000;
+
 /// Chooses and commits faults.
 #[derive(Debug)]
 pub struct Faults {
     /// No fault lasts longer than this.
     end_us: u64,
     cuts_until_us: u64,
+    /// Since when nobody was paused or cut off, or will be.
+    calm_from_us: u64,
+    /// When the latest crash was.
+    crashed_us: u64,
     /// How many of each kind there were: crashes, joins, leaves, pauses, cuts.
     pub counts: [u64; 5],
 }
@@ -20,7 +27,7 @@ pub struct Faults {
 impl Faults {
     /// Faults until `end_us`.
     pub fn new(end_us: u64) -> Faults {
-        Faults { end_us, cuts_until_us: 0, counts: [0; 5] }
+        Faults { end_us, cuts_until_us: 0, calm_from_us: 0, crashed_us: 0, counts: [0; 5] }
     }
 
     /// When they end.
@@ -41,17 +48,20 @@ impl Faults {
         // Below three, the survivor goes on alone: a pause or a cut would make two clusters.
         let by_majority = cluster.agreed().is_some_and(|table| table.ever_three);
         match cluster.random.below(10) {
-            0..3 => self.crash(cluster, &live),
+            0..3 if now_us >= self.calm_from_us => self.crash(cluster, &live),
             3..5 if live.len() < NODES_MAX && left_us > 0 => {
                 let node = cluster.start();
                 self.counts[1] += 1;
                 tracing::info!(at_us = now_us, %node, "fault: join");
             }
             5 => self.leave(cluster, &live),
+            // Who is paused or cut off may be taken for dead: with a crash, that would be two losses.
+            6..10 if self.crashed_us != 0 && now_us < self.crashed_us + NOTICED_US => {}
             6..8 if by_majority => {
                 if let Some(node) = cluster.random.pick(&live) {
                     let us = cluster.random.between(500_000, 10_000_000).min(left_us);
                     cluster.pause(node, us);
+                    self.calm_from_us = self.calm_from_us.max(now_us + us + NOTICED_US);
                     self.counts[3] += 1;
                     tracing::info!(at_us = now_us, %node, us, "fault: pause");
                 }
@@ -76,6 +86,7 @@ impl Faults {
         let Some(node) = cluster.random.pick(live).filter(|&node| may_lose(cluster, node)) else { return };
         tracing::info!(at_us = cluster.now().mono_us, %node, "fault: crash");
         cluster.crash(node);
+        self.crashed_us = cluster.now().mono_us;
         self.counts[0] += 1;
     }
 
@@ -126,6 +137,7 @@ impl Faults {
         }
         let us = cluster.random.between(500_000, 15_000_000).min(left_us);
         self.cuts_until_us = cluster.now().mono_us + us;
+        self.calm_from_us = self.calm_from_us.max(self.cuts_until_us + NOTICED_US);
         self.counts[4] += 1;
         tracing::info!(at_us = cluster.now().mono_us, %node, kind, us, "fault: cut");
     }
