@@ -280,6 +280,10 @@ impl Partition {
             }
         }
         if in_sync && let Some(copy) = &mut self.copy {
+            if copy.epoch != assignment.epoch {
+                // Attempts are numbered by each primary: those of the last one say nothing now.
+                copy.attempt = 0;
+            }
             copy.epoch = assignment.epoch;
         }
         if !assignment.holds(shared.me) {
