@@ -119,7 +119,8 @@ impl Cluster {
             if !log.voters.contains(&node) {
                 log.leader = None;
             }
-            log.told.clear();
+            // All hear of it, those that no longer vote as well.
+            log.told.values_mut().for_each(|told| *told = (0, None));
             self.serve_logs();
         }
     }

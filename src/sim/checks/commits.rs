@@ -49,13 +49,19 @@ impl Commits {
                 ));
             }
             // Whoever knows of a later reign may have handed its copy on: then its new primary has it.
+            let listed = |node: NodeId| {
+                let table = cluster.agreed().filter(|table| table.incarnation == incarnation);
+                table
+                    .and_then(|table| table.assignment(partition.id))
+                    .is_none_or(|assignment| assignment.isr.contains(&node))
+            };
             let later = cluster.agreed().filter(|table| table.incarnation == incarnation);
             let later = later.and_then(|table| table.assignment(partition.id));
             let later = later
                 .filter(|assignment| assignment.epoch > partition.epoch)
                 .map(|assignment| assignment.primary);
             let followers =
-                primary.followers.iter().filter(|follower| follower.in_sync).map(|follower| follower.node);
+                primary.followers.iter().filter(|follower| follower.in_sync && listed(follower.node)).map(|follower| follower.node);
             let holders: Vec<NodeId> = later.map_or_else(|| followers.collect(), |primary| vec![primary]);
             for holder in holders.into_iter().filter(|_| copy.commit > Sequence(0)) {
                 let other = &cluster.engine(holder).partitions();

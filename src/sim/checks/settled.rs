@@ -1,6 +1,7 @@
 //! Liveness: once faults have stopped, everything is whole again.
 
 use crate::engine::ids::Epoch;
+use crate::engine::partition::Role;
 use crate::engine::table::MemberStatus;
 use crate::sim::cluster::Cluster;
 
@@ -20,7 +21,16 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         if table.members.get(&node).map(|member| member.status) != Some(MemberStatus::Up) {
             let status = table.members.get(&node).map(|member| member.status);
             let held: Vec<_> = table.partitions.iter().filter(|assignment| assignment.holds(node)).collect();
-            return Some(format!("{node} lives and is {status:?}, holding {held:?}"));
+            let followers: Vec<_> = cluster
+                .engine(node)
+                .partitions()
+                .iter()
+                .filter_map(|partition| match &partition.role {
+                    Role::Primary(primary) => Some((partition.id, &primary.followers)),
+                    _ => None,
+                })
+                .collect();
+            return Some(format!("{node} lives and is {status:?}, holding {held:?}, followed by {followers:?}"));
         }
     }
     let gone = table
