@@ -480,6 +480,19 @@ impl Engine {
         self.settle();
     }
 
+    /// Whether [`Engine::flush`] or [`Engine::poll`] have anything to do.
+    pub fn wants_flush(&self) -> bool {
+        let shared = &self.shared;
+        !shared.dirty.is_empty()
+            || !shared.completions.is_empty()
+            || !self.outputs.is_empty()
+            || !shared.woken.is_empty()
+            || !shared.resubmit.is_empty()
+            || !shared.reports.is_empty()
+            || !shared.pulls.is_empty()
+            || shared.peers.wants_flush()
+    }
+
     /// Replicates what was executed and assembles what may leave.
     pub fn flush(&mut self, now: Now) {
         self.shared.now = now;

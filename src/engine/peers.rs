@@ -284,6 +284,11 @@ impl Peers {
         }
     }
 
+    /// Whether a flush may have something to assemble or to hand out. Heartbeats come with the tick.
+    pub fn wants_flush(&self) -> bool {
+        !self.outgoing.is_empty() || self.peers.values().any(Peer::has_queued)
+    }
+
     /// Assembles what may leave now into frames.
     pub fn flush(&mut self, now_us: u64) {
         for (&node, peer) in &mut self.peers {
@@ -455,6 +460,10 @@ impl Peer {
             std::mem::take(&mut self.marks)
         };
         self.in_flight.push_back(InFlight { number: self.next_number, sent_us, marks });
+    }
+
+    fn has_queued(&self) -> bool {
+        !self.urgent.is_empty() || !self.records.is_empty() || !self.control.is_empty()
     }
 
     fn clear(&mut self) {

@@ -91,8 +91,12 @@ impl NodeCore {
 
     /// Gives the engine an input. What it leaves to be done is done after the tasks that are ready.
     pub fn with<R>(&self, input: impl FnOnce(&mut Engine, Now) -> R) -> R {
-        let result = input(&mut self.0.engine.borrow_mut(), self.0.clock.now());
-        self.0.flush.notify_one();
+        let mut engine = self.0.engine.borrow_mut();
+        let result = input(&mut engine, self.0.clock.now());
+        // Reads, and writes that no other copy needs, leave nothing behind.
+        if engine.wants_flush() {
+            self.0.flush.notify_one();
+        }
         result
     }
 
@@ -166,6 +170,8 @@ impl NodeCore {
             let wait_us = wake_us.saturating_sub(now_us);
             tokio::time::sleep(std::time::Duration::from_micros(wait_us.max(1_000))).await;
             self.with(|engine, now| engine.tick(now));
+            // Heartbeats are due by time, not by input.
+            self.flush();
         }
     }
 

@@ -174,7 +174,7 @@ impl Partition {
             primary.remember(copy, &tag, &out[start..]);
         }
         let wrote = primary.account(copy, before);
-        if wrote {
+        if wrote && !primary.followers.is_empty() {
             shared.dirty(self.id);
         }
         // A single copy is its own commit.
