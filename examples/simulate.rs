@@ -1,8 +1,8 @@
 //! Runs simulated clusters of the production engine, each decided by its seed.
 //!
 //! ```text
-//! cargo run --release --features sim --example simulate -- --seeds 1000
-//! cargo run --features sim --example simulate -- --seed 42 --trace
+//! cargo run --release --example simulate -- --seeds 1000
+//! cargo run --example simulate -- --seed 42 --trace
 //! ```
 //!
 //! Options: `--seeds N` how many, `--start S` the first; `--seed S` just one; `--seconds T` of faults in
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
                 broken += 1;
                 println!("seed {seed}: {violation}");
                 println!(
-                    "  replay: cargo run --features sim --example simulate -- --seed {seed} --seconds {seconds} --trace"
+                    "  replay: cargo run --example simulate -- --seed {seed} --seconds {seconds} --trace"
                 );
             }
         }

@@ -15,7 +15,7 @@ fn first_broken(seeds: impl Iterator<Item = u64>, tamper: Option<Tamper>) -> Opt
     seeds.into_iter().find_map(|seed| {
         let violation = Scenario { seed, fault_s: FAULT_S, tamper }.run().err()?;
         Some(format!(
-            "seed {seed}: {violation}\nreplay: cargo run --features sim --example simulate -- --seed {seed} --seconds {FAULT_S} --trace"
+            "seed {seed}: {violation}\nreplay: cargo run --example simulate -- --seed {seed} --seconds {FAULT_S} --trace"
         ))
     })
 }
