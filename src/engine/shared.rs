@@ -194,11 +194,13 @@ impl Shared {
         usize::from(settings.min_copies.min(settings.replicas)).min(members.max(1))
     }
 
-    /// Whether the table lists the full number of complete copies on live nodes.
+    /// Whether the table lists the full number of complete copies on live nodes, so that one here is
+    /// superfluous. A node that the table counts out (it was away) still counts itself: it is here.
     pub fn enough_copies(&self, assignment: &Assignment) -> bool {
         let live = assignment.isr.iter().filter(|&&node| self.table.is_live(node)).count();
-        let members = self.data_members(|status| status == MemberStatus::Up);
-        live >= usize::from(self.table.settings.replicas).min(members.max(1))
+        let up = self.data_members(|status| status == MemberStatus::Up);
+        let me_up = self.table.members.get(&self.me).is_some_and(|me| me.status == MemberStatus::Up);
+        live >= usize::from(self.table.settings.replicas).min(up + usize::from(!me_up))
     }
 
     /// Whether `bytes` more fit into the memory bound.
