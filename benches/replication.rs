@@ -15,9 +15,9 @@ const ROUNDS: usize = 3;
 const LOADS: [(u32, u32); 2] = [(50, 1), (50, 8)];
 /// How records travel, and for how many writes that is measured.
 const MODES: [(&str, &[&str], u64); 3] = [
-    ("batched", &[], 300_000),
-    ("one record a message, 32 under way", &["--unbatched-replication", "32"], 60_000),
-    ("one record a round trip", &["--unbatched-replication", "1"], 30_000),
+    ("batched", &[], 150_000),
+    ("one record a message, 32 under way", &["--unbatched-replication", "32"], 40_000),
+    ("one record a round trip", &["--unbatched-replication", "1"], 10_000),
 ];
 
 struct Run {

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Bytes of a value, and how many there are.
-const FILLS: [(u32, u64); 2] = [(64, 600_000), (4_096, 40_000)];
+const FILLS: [(u32, u64); 2] = [(64, 1_500_000), (4_096, 60_000)];
 const RAW_BYTES: u64 = 256 << 20;
 const ROUNDS: usize = 2;
 /// The first argument of this program as the receiver of bare QUIC.

@@ -20,8 +20,8 @@ const WIDTH: u32 = 1_120;
 const MARGIN: i32 = 24;
 const TITLE_HEIGHT: i32 = 52;
 const ROW_HEIGHT: i32 = 26;
-const LABEL_WIDTH: i32 = 190;
-const VALUE_WIDTH: i32 = 128;
+const LABEL_WIDTH: i32 = 180;
+const VALUE_WIDTH: i32 = 146;
 const OURS: RGBColor = RGBColor(37, 99, 135);
 const THEIRS: RGBColor = RGBColor(176, 184, 190);
 const LIMIT: RGBColor = RGBColor(200, 80, 40);
@@ -76,7 +76,7 @@ fn redis() -> Panel {
     });
     Panel {
         title: format!("Relative to Redis {} (line: the same; mark: our bound)", text(&kept["version"])),
-        note: "server CPU an operation, 50 clients, 64 B values, 1 M keys; three nodes: two synchronous copies, Redis asynchronous",
+        note: "CPU an operation; 50 clients, 64 B, 1 M keys; three nodes: two synchronous copies",
         rows: rows.collect(),
         reference: Some(1.0),
     }
@@ -185,7 +185,7 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Failure> {
             let mark = [(x(bar), top + 3), (x(bar), top + ROW_HEIGHT - 3)];
             area.draw(&PathElement::new(mark, ShapeStyle::from(&LIMIT).stroke_width(2)))?;
         }
-        let behind = row.bar.map_or(end, |bar| end.max(x(bar))) + 7;
+        let behind = LABEL_WIDTH + across + 10;
         area.draw(&Text::new(row.shown.clone(), (behind, middle), style(12, &INK, area, HPos::Left)))?;
     }
     if let Some(reference) = panel.reference {
