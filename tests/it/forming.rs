@@ -28,7 +28,8 @@ fn three_nodes_form_from_one_seed_and_each_answers_every_key() {
     assert_eq!(status.voters.len(), 3);
     // Copies come first; then their primaries change hands.
     eventually("fair shares", HEAL_DEADLINE, || {
-        let shares: Vec<u32> = cluster.nodes[0].status()?.members.iter().map(|member| member.primaries).collect();
+        let shares: Vec<u32> =
+            cluster.nodes[0].status()?.members.iter().map(|member| member.primaries).collect();
         assert_eq!(shares.iter().sum::<u32>(), 1024);
         let fair = shares.iter().all(|share| (341..=342).contains(share));
         if fair { Ok(()) } else { Err(format!("{shares:?}")) }
