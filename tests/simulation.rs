@@ -22,7 +22,8 @@ fn first_broken(seeds: impl Iterator<Item = u64>, tamper: Option<Tamper>) -> Opt
 
 #[test]
 fn every_seed_keeps_every_promise() {
-    let halves = [0, 1].map(|half| thread::spawn(move || first_broken((1..=SEEDS).filter(|seed| seed % 2 == half), None)));
+    let halves = [0, 1]
+        .map(|half| thread::spawn(move || first_broken((1..=SEEDS).filter(|seed| seed % 2 == half), None)));
     for half in halves {
         if let Some(broken) = half.join().expect("a simulation panicked") {
             panic!("{broken}");

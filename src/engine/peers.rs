@@ -131,7 +131,9 @@ impl Arrivals {
                 self.seen[word_of(word * 64)] = 0;
             }
             self.latest = number;
-        } else if number / 64 + Arrivals::WORDS as u64 <= self.latest / 64 || self.latest - number >= Arrivals::WINDOW {
+        } else if number / 64 + Arrivals::WORDS as u64 <= self.latest / 64
+            || self.latest - number >= Arrivals::WINDOW
+        {
             return false;
         }
         let (word, bit) = (&mut self.seen[word_of(number)], 1 << (number % 64));

@@ -278,7 +278,9 @@ impl Partition {
                     shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
                     return;
                 }
-                if expected.0 <= copy.last.0 - primary.log.count() as u64 && copy.tail.from(expected).is_none() {
+                if expected.0 <= copy.last.0 - primary.log.count() as u64
+                    && copy.tail.from(expected).is_none()
+                {
                     // What it lacks is kept nowhere any more, except in a snapshot.
                     shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
                 }

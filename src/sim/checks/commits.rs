@@ -60,8 +60,11 @@ impl Commits {
             let later = later
                 .filter(|assignment| assignment.epoch > partition.epoch)
                 .map(|assignment| assignment.primary);
-            let followers =
-                primary.followers.iter().filter(|follower| follower.in_sync && listed(follower.node)).map(|follower| follower.node);
+            let followers = primary
+                .followers
+                .iter()
+                .filter(|follower| follower.in_sync && listed(follower.node))
+                .map(|follower| follower.node);
             let holders: Vec<NodeId> = later.map_or_else(|| followers.collect(), |primary| vec![primary]);
             for holder in holders.into_iter().filter(|_| copy.commit > Sequence(0)) {
                 let other = &cluster.engine(holder).partitions();
@@ -76,7 +79,12 @@ impl Commits {
                     ));
                 }
             }
-            let reached = self.reached.entry(partition.id).or_default().entry((incarnation, partition.epoch)).or_default();
+            let reached = self
+                .reached
+                .entry(partition.id)
+                .or_default()
+                .entry((incarnation, partition.epoch))
+                .or_default();
             reached.sequence = reached.sequence.max(copy.commit);
             if copy.commit == copy.last {
                 reached.version = reached.version.max(copy.hlc.last());

@@ -30,7 +30,9 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
                     _ => None,
                 })
                 .collect();
-            return Some(format!("{node} lives and is {status:?}, holding {held:?}, followed by {followers:?}"));
+            return Some(format!(
+                "{node} lives and is {status:?}, holding {held:?}, followed by {followers:?}"
+            ));
         }
     }
     let gone = table
