@@ -30,7 +30,7 @@ impl Partition {
             return staging.records(shared, frame, message);
         }
         let Some(copy) = &mut self.copy else { return Err(Refusal::Unknown) };
-        if copy.epoch != self.epoch {
+        if !copy.is_current(self.epoch) {
             // A former copy, kept until replaced: it isn't part of this reign's log.
             return Err(Refusal::Unknown);
         }
@@ -70,14 +70,14 @@ impl Partition {
             self.promised = epoch;
         }
         let copy = self.copy.as_ref()?;
-        (copy.epoch == self.epoch).then_some(copy.last)
+        copy.is_current(self.epoch).then_some(copy.last)
     }
 
     /// Anti-entropy at a follower: `None` when not comparable now, else whether the digests are equal.
     pub fn compare_digest(&self, epoch: Epoch, sequence: Sequence, digest: u64) -> Option<bool> {
         let copy = self.copy.as_ref()?;
         let comparable = epoch == self.epoch
-            && copy.epoch == epoch
+            && copy.is_current(epoch)
             && self.staging.is_none()
             && matches!(self.role, Role::Follower { .. })
             && copy.last == sequence;

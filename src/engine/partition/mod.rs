@@ -77,6 +77,8 @@ pub struct Copy {
     pub epoch: Epoch,
     /// The snapshot attempt that made it; 0 if it began with the reign.
     pub attempt: u64,
+    /// No longer followed: kept until replaced, whatever its epoch.
+    pub former: bool,
 }
 
 /// The records that are not known to be committed, in groups as they were sent.
@@ -156,7 +158,13 @@ impl Copy {
             dedup: DedupTable::new(DedupLimits::default()),
             epoch,
             attempt: 0,
+            former: false,
         }
+    }
+
+    /// Whether this copy takes part in the reign of `epoch`.
+    pub fn is_current(&self, epoch: Epoch) -> bool {
+        !self.former && self.epoch == epoch
     }
 
     /// Takes note that everything up to `commit` is committed.
@@ -251,6 +259,14 @@ impl Partition {
             self.discard_copy(shared);
         }
         let in_sync = assignment.isr.contains(&shared.me);
+        let was_in_sync = matches!(self.role, Role::Follower { in_sync: true, .. } | Role::Primary(_));
+        if !in_sync
+            && (was_in_sync || !assignment.holds(shared.me))
+            && let Some(copy) = &mut self.copy
+        {
+            // Writes went on without it from here on, in the same epoch perhaps.
+            copy.former = true;
+        }
         if in_sync && self.copy.is_none() {
             if assignment.epoch != assignment.origin {
                 tracing::error!(partition = %self.id, epoch = %assignment.epoch, "listed as in sync without a copy");

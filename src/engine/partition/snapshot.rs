@@ -334,12 +334,12 @@ impl Partition {
         // it and starts over; then it is only kept until replaced.
         if self.staging.is_none()
             && let Some(copy) = &mut self.copy
-            && copy.epoch == epoch
+            && copy.is_current(epoch)
         {
             if matches!(self.role, Role::Follower { in_sync: true, .. }) || attempt <= copy.attempt {
                 return;
             }
-            copy.epoch = Epoch(epoch.0 - 1);
+            copy.former = true;
         }
         let known = self
             .staging
@@ -420,7 +420,7 @@ impl Partition {
         };
         let Some(staging) = &mut self.staging else {
             // Complete already, and the answer was lost.
-            if self.copy.as_ref().is_some_and(|copy| copy.epoch == self.epoch)
+            if self.copy.as_ref().is_some_and(|copy| copy.is_current(self.epoch) && copy.attempt == attempt)
                 && matches!(self.role, Role::Follower { primary, .. } if primary == from)
             {
                 reply(shared, SnapshotVerdict::Equal);
