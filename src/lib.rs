@@ -9,7 +9,7 @@
 //! - [`drivers`] own the I/O and nothing else: QUIC links, the agreed log, RESP and admin sockets.
 //! - `sim` (feature `sim`) runs whole clusters of the same engine under virtual time from one seed.
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![deny(missing_docs)]
 
 pub mod client;
 pub mod config;
