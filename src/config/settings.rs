@@ -172,7 +172,7 @@ settings! {
 
         /// Send records one a message, and so many messages unacknowledged at most: to measure what
         /// batching is worth
-        #[arg(long, value_name = "N", hide = true)]
+        #[arg(long, value_name = "N", help_heading = "Operation")]
         unbatched_replication: Bounded<1, 1_000>,
 
         /// How long a graceful stop may take to hand partitions over [default: 60s]
