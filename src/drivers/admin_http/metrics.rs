@@ -21,12 +21,11 @@ pub enum Kind {
 /// use ringdove::drivers::admin_http::Metrics;
 /// let mut metrics = Metrics::default();
 /// metrics.gauge("ringdove_clients", "Clients connected.").sample(&[("door", "resp")], 3.0);
-/// assert_eq!(
-///     metrics.into_text(),
-///     "# HELP ringdove_clients Clients connected.\n\
-///      # TYPE ringdove_clients gauge\n\
-///      ringdove_clients{door=\"resp\"} 3\n"
-/// );
+/// let text = metrics.into_text();
+/// let lines: Vec<&str> = text.lines().collect();
+/// assert_eq!(lines[0], "# HELP ringdove_clients Clients connected.");
+/// assert_eq!(lines[1], "# TYPE ringdove_clients gauge");
+/// assert_eq!(lines[2], "ringdove_clients{door=\"resp\"} 3");
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
