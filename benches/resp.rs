@@ -7,7 +7,7 @@ mod rig;
 
 use rig::{Failure, median, results};
 use ringdove::engine::config::EngineConfig;
-use ringdove::engine::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, TableVersion};
+use ringdove::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use ringdove::engine::membership::MembershipConfig;
 use ringdove::engine::node::Engine;
 use ringdove::engine::op;
@@ -134,9 +134,9 @@ impl Host for Node {
         out.extend_from_slice(b"+OK\r\n");
         Submitted::Done
     }
-    fn touch(&self, keys: &[&[u8]]) {
+    fn touch(&self, keys: &[(PartitionId, u64)]) {
         if let Some(engine) = &self.engine {
-            engine.touch(MapId(0), keys);
+            engine.touch(keys);
         }
     }
     fn redirect(&self, _: PartitionId) -> Option<SocketAddr> {

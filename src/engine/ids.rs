@@ -86,15 +86,9 @@ impl Slot {
     /// assert_eq!(Slot::of(b"{user1}.a"), Slot::of(b"{user1}.b"));
     /// ```
     pub fn of(key: &[u8]) -> Slot {
-        let mut hashed = key;
-        if let Some(open) = key.iter().position(|&b| b == b'{') {
-            let rest = &key[open + 1..];
-            if let Some(close) = rest.iter().position(|&b| b == b'}')
-                && close > 0
-            {
-                hashed = &rest[..close];
-            }
-        }
+        // Few keys have a tag, and a look at all bytes at once is cheaper than one that may stop early.
+        let has_brace = key.iter().fold(false, |found, &byte| found | (byte == b'{'));
+        let hashed = if has_brace { tagged(key) } else { key };
         Slot(crc16(hashed) % SLOT_COUNT)
     }
 
@@ -150,25 +144,58 @@ impl Sequence {
     }
 }
 
-const CRC16_TABLE: [u16; 256] = {
-    let mut table = [0u16; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = (i as u16) << 8;
+/// What of a key decides its slot: what lies between its first `{` and the next `}`, if that is something.
+fn tagged(key: &[u8]) -> &[u8] {
+    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        rest.iter().position(|&byte| byte == b'}').map(|close| &rest[..close])
+    });
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
+/// Bytes that [`crc16`] takes in one step.
+const CRC16_STEP: usize = 8;
+
+/// `CRC16_TABLES[n][b]` is the CRC of the byte `b` with `n` zero bytes behind it.
+static CRC16_TABLES: [[u16; 256]; CRC16_STEP] = {
+    let mut tables = [[0u16; 256]; CRC16_STEP];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
         let mut bit = 0;
-        while bit < 8 {
+        while bit < 8 * CRC16_STEP {
             crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
             bit += 1;
+            if bit % 8 == 0 {
+                tables[bit / 8 - 1][byte] = crc;
+            }
         }
-        table[i] = crc;
-        i += 1;
+        byte += 1;
     }
-    table
+    tables
 };
 
 /// CRC-16/XMODEM: polynomial 0x1021, initial value 0, no reflection.
+///
+/// Eight bytes a step, whose table reads don't wait for each other ("slicing"; Kounavis and Berry, 2005).
+#[inline]
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+    let tables = &CRC16_TABLES;
+    let at = |table: usize, byte: u8| tables[table][usize::from(byte)];
+    let mut steps = bytes.chunks_exact(CRC16_STEP);
+    let mut crc = 0u16;
+    for step in &mut steps {
+        let [high, low] = crc.to_be_bytes();
+        crc = at(7, step[0] ^ high)
+            ^ at(6, step[1] ^ low)
+            ^ at(5, step[2])
+            ^ at(4, step[3])
+            ^ at(3, step[4])
+            ^ at(2, step[5])
+            ^ at(1, step[6])
+            ^ at(0, step[7]);
+    }
+    steps.remainder().iter().fold(crc, |crc, &byte| (crc << 8) ^ at(0, (crc >> 8) as u8 ^ byte))
 }
 
 #[cfg(test)]
@@ -178,6 +205,17 @@ mod tests {
     #[test]
     fn crc16_matches_the_specification() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
+        let bitwise = |bytes: &[u8]| {
+            bytes.iter().fold(0u16, |crc, &byte| {
+                (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| {
+                    if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 }
+                })
+            })
+        };
+        let bytes: Vec<u8> = (0..100u32).map(|n| (n * n * 31 + 7) as u8).collect();
+        for len in 0..bytes.len() {
+            assert_eq!(crc16(&bytes[..len]), bitwise(&bytes[..len]), "of {len} bytes");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::controller::{
     SealedPartition,
 };
 use super::frame::Class;
-use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
+use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
 use super::message::{self, ForwardOutcome, Message, Refusal, Unavailable};
 use super::op::{Op, OwnedOp, Submitted, Ticket};
@@ -22,7 +22,6 @@ use super::peers::Peers;
 use super::router::{Forwarded, Router};
 use super::shared::{Parked, Shared};
 use super::stats::Stats;
-use super::store::KeyRef;
 use super::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use super::time::Now;
 use bytes::Bytes;
@@ -431,23 +430,27 @@ impl Engine {
         }
     }
 
-    /// Reads where the keys of a batch to come are, so that their cache misses overlap. Changes nothing.
-    pub fn touch(&self, map: MapId, keys: &[&[u8]]) {
-        let count = self.shared.table.settings.partitions;
+    /// Reads what operations on these keys (partition and [`KeyRef::hash`](super::store::KeyRef::hash)) will
+    /// read, one level of pointers after the other, so that the cache misses of a batch overlap. Changes
+    /// nothing.
+    pub fn touch(&self, keys: &[(PartitionId, u64)]) {
         let mut read = 0u64;
-        let mut found: SmallVec<[(&Copy, u64); 64]> = SmallVec::new();
-        for key in keys {
-            let partition = Slot::of(key).partition(count);
-            if let Some(copy) =
-                self.partitions.get(partition.index()).and_then(|partition| partition.copy.as_ref())
-            {
-                found.push((copy, KeyRef::new(map, key).hash));
+        let mut found: SmallVec<[(&Partition, &Copy, u64); 64]> = SmallVec::new();
+        for &(partition, hash) in keys {
+            if let Some(partition) = self.partitions.get(partition.index()) {
+                read ^= partition.touch();
+                if let Some(copy) = &partition.copy {
+                    found.push((partition, copy, hash));
+                }
             }
         }
-        for (copy, hash) in &found {
+        for (partition, copy, hash) in &found {
+            read ^= partition.touch_role() ^ copy.shard.touch_index(*hash);
+        }
+        for (_, copy, hash) in &found {
             read ^= copy.shard.touch_slots(*hash);
         }
-        for (copy, hash) in &found {
+        for (_, copy, hash) in &found {
             read ^= copy.shard.touch_entry(&self.shared.arena, *hash);
         }
         std::hint::black_box(read);

@@ -28,6 +28,8 @@ pub struct Op<'a> {
     pub proto: Proto,
     /// For exactly-once writes.
     pub exactly_once: Option<RequestTag>,
+    /// The [`KeyRef::hash`](super::store::KeyRef::hash) of its first key, where it is known already.
+    pub key_hash: Option<u64>,
     /// The command's name and arguments.
     pub args: &'a [&'a [u8]],
 }
@@ -80,6 +82,7 @@ impl OpenedOp<'_> {
             map: self.map,
             proto: self.proto,
             exactly_once: self.exactly_once,
+            key_hash: None,
             args: &self.args,
         }
     }

@@ -277,6 +277,8 @@ fn take_slice<'a>(rest: &mut &'a [u8], len: u32) -> Result<&'a [u8], RecordError
 pub struct RecordLog {
     bytes: Vec<u8>,
     marks: Vec<Mark>,
+    /// Whether effects are counted and not encoded.
+    counts_only: bool,
 }
 
 #[derive(Debug)]
@@ -292,6 +294,11 @@ impl RecordLog {
         RecordLog::default()
     }
 
+    /// An empty log for a copy that stands alone: it counts effects, and encodes none.
+    pub fn counting() -> RecordLog {
+        RecordLog { counts_only: true, ..RecordLog::default() }
+    }
+
     /// Appends one effect.
     pub fn push(&mut self, effect: &Effect<'_>) {
         self.push_hashed(effect, effect.key_ref().map(|key| key.hash));
@@ -299,7 +306,9 @@ impl RecordLog {
 
     /// Appends one effect on a key whose hash is known (`None` if it concerns all keys of a map).
     pub fn push_hashed(&mut self, effect: &Effect<'_>, hash: Option<u64>) {
-        encode(effect, &mut self.bytes);
+        if !self.counts_only {
+            encode(effect, &mut self.bytes);
+        }
         self.marks.push(Mark { hash, end: self.bytes.len() });
     }
 

@@ -8,6 +8,7 @@ use super::op::{OwnedOp, Ticket};
 use super::partition::primary::{Asker, ReplyBytes};
 use super::partition::snapshot::Sending;
 use super::peers::Peers;
+use super::record::RecordLog;
 use super::stats::Stats;
 use super::store::{Arena, Shard};
 use super::table::{Assignment, ClusterSettings, MemberStatus, Survival, Table};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Counters.
     pub stats: Stats,
+    /// Effects of the operation under way at a copy that stands alone.
+    pub(super) lone_log: RecordLog,
     /// Shards given up, to be reclaimed in bounded steps.
     pub condemned: VecDeque<Shard>,
     /// Operations to run again: their primary's reign ended before they did.
@@ -81,6 +84,7 @@ impl Shared {
             peers: Peers::new(config.peers),
             config,
             stats: Stats::default(),
+            lone_log: RecordLog::counting(),
             condemned: VecDeque::new(),
             resubmit: VecDeque::new(),
             completions: VecDeque::new(),

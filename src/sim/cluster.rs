@@ -514,7 +514,15 @@ mod tests {
         let submitted = cluster.input(node, |engine| {
             let spec = command::resolve(args).unwrap();
             let partition = engine.table().partition_of(Slot::of(args[1]));
-            let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once: None, args };
+            let op = Op {
+                spec,
+                partition,
+                map: MapId(0),
+                proto: Proto::Resp2,
+                exactly_once: None,
+                key_hash: None,
+                args,
+            };
             Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
         });
         if submitted == Some(Submitted::Done) {

@@ -113,7 +113,7 @@ impl Calls {
             Ok((spec, Plan::One { partition, .. })) => {
                 let ticket = self.ticket(Part::Whole(call));
                 let exactly_once = exactly_once.filter(|_| spec.is_write());
-                let op = Op { spec, partition, map, proto: Proto::Resp3, exactly_once, args };
+                let op = Op { spec, partition, map, proto: Proto::Resp3, exactly_once, key_hash: None, args };
                 let mut out = Vec::new();
                 let done = engine.submit(now, ticket, &op, &mut out) == Submitted::Done;
                 if done {
@@ -172,6 +172,7 @@ impl Calls {
                     map: gathering.map,
                     proto: Proto::Resp3,
                     exactly_once: None,
+                    key_hash: None,
                     args: &sub.args,
                 };
                 (sub.index, ticket.number, engine.submit(now, ticket, &op, &mut out))

@@ -5,7 +5,7 @@
 
 use super::{Door, NodeCore};
 use crate::config::NodeConfig;
-use crate::engine::ids::{MapId, NodeId, PartitionId};
+use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::node::Engine;
 use crate::engine::op;
 use crate::engine::partition::primary::ReplyBytes;
@@ -404,8 +404,8 @@ impl Host for RespHost<'_> {
         self.engine.submit(self.now, op::Ticket { door: self.door, number: ticket.0 }, &op, out)
     }
 
-    fn touch(&self, keys: &[&[u8]]) {
-        self.engine.touch(MapId(0), keys);
+    fn touch(&self, keys: &[(PartitionId, u64)]) {
+        self.engine.touch(keys);
     }
 
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr> {

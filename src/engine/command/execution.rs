@@ -15,6 +15,8 @@ pub struct Request<'a> {
     pub map: MapId,
     /// How the reply is encoded.
     pub proto: Proto,
+    /// The [`KeyRef::hash`] of its first key, where it is known already.
+    pub key_hash: Option<u64>,
 }
 
 /// What a command's function works with.
@@ -29,13 +31,15 @@ pub struct Execution<'a, 'k> {
     pub map: MapId,
     /// Where the reply goes.
     pub reply: ReplyWriter<'a>,
+    /// The hash of the first key, where it is known already.
+    key_hash: Option<u64>,
 }
 
 /// Runs a command that [`resolve`](super::resolve) found for `request.args`, and appends its reply
 /// to `out`: exactly one, an error if it was refused.
 #[inline]
 pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keyspace<'_>, out: &mut Vec<u8>) {
-    let Request { args, map, proto } = request;
+    let Request { args, map, proto, key_hash } = request;
     let start = out.len();
     let bytes_max = keys.context().limits.key_bytes_max as usize;
     let outcome = if !spec.accepts(args.len()) {
@@ -44,7 +48,7 @@ pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keys
         Err(Refusal::KeyTooLong { bytes_max })
     } else {
         let reply = ReplyWriter::new(out, proto);
-        (spec.exec)(&mut Execution { spec, keys, args, map, reply })
+        (spec.exec)(&mut Execution { spec, keys, args, map, reply, key_hash })
     };
     if let Err(refusal) = outcome {
         debug_assert_eq!(out.len(), start, "{} wrote a reply and then refused", spec.name);
@@ -57,7 +61,12 @@ impl<'a> Execution<'a, '_> {
     /// The key that is argument `index`.
     #[inline]
     pub(super) fn key(&self, index: usize) -> KeyRef<'a> {
-        KeyRef::new(self.map, self.args[index])
+        match self.key_hash {
+            Some(hash) if index == usize::from(self.spec.keys.first) => {
+                KeyRef { map: self.map, key: self.args[index], hash }
+            }
+            _ => KeyRef::new(self.map, self.args[index]),
+        }
     }
 
     /// The absolute expiry of an entry written without one: the map's default, 0 for never.

@@ -162,30 +162,18 @@ impl Partition {
         }
 
         shared.stats.operations += 1;
-        let before = primary.log.count();
-        primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| {
-            let request = Request { args: op.args, map: op.map, proto: op.proto };
-            command::execute(op.spec, request, keys, out);
+        let mut logged = primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| {
+            let Op { args, map, proto, key_hash, .. } = *op;
+            command::execute(op.spec, Request { args, map, proto, key_hash }, keys, out);
         });
         // A write without effect may run again: to run it twice is to run it once.
-        if primary.log.count() > before
+        if logged > 0
             && let Some(tag) = op.exactly_once
         {
-            primary.remember(copy, &tag, &out[start..]);
+            primary.remember(shared, copy, &tag, &out[start..]);
+            logged += 1;
         }
-        let wrote = primary.account(copy, before);
-        if wrote && !primary.followers.is_empty() {
-            shared.dirty(self.id);
-        }
-        // A single copy is its own commit.
-        if primary.followers.iter().all(|follower| !follower.attached) && wrote && primary.may_commit(shared)
-        {
-            copy.commit = copy.last;
-            if primary.followers.is_empty() {
-                primary.log.clear();
-            }
-            primary.pending.clear();
-        }
+        let wrote = primary.account(shared, copy, self.id, logged);
         let reads = !writes || !wrote;
         let sequence = if wrote { copy.last } else { primary.pending_sequence(op, copy) };
         let again = (reads && !writes).then_some(op);
@@ -198,11 +186,11 @@ impl Partition {
         if self.promised > self.epoch || primary.handover.is_some() {
             return 0;
         }
-        let before = primary.log.count();
         let mut swept = 0;
-        primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| swept = keys.sweep_expired(budget));
+        let logged = primary
+            .with_keyspace(shared, copy, self.id, self.epoch, |keys| swept = keys.sweep_expired(budget));
         shared.stats.expired += swept as u64;
-        self.after_own_write(shared, before);
+        primary.account(shared, copy, self.id, logged);
         swept
     }
 
@@ -213,31 +201,32 @@ impl Partition {
         if self.promised > self.epoch || primary.handover.is_some() {
             return false;
         }
-        let before = primary.log.count();
-        primary.evict_some(shared, copy, self.id, self.epoch);
-        self.after_own_write(shared, before)
+        let logged = primary.evict_some(shared, copy, self.id, self.epoch);
+        primary.account(shared, copy, self.id, logged)
     }
 
-    fn after_own_write(&mut self, shared: &mut Shared, before: usize) -> bool {
-        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
-        let wrote = primary.account(copy, before);
-        if wrote {
-            shared.dirty(self.id);
-        }
-        wrote
+    /// Reads what an operation reads first, for [`Engine::touch`](crate::engine::node::Engine::touch).
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        let Some(copy) = &self.copy else { return 0 };
+        copy.last.0 ^ copy.tail.bytes() as u64 ^ copy.shard.touch()
+    }
+
+    /// As [`Partition::touch`], for what lies behind it.
+    #[inline]
+    pub fn touch_role(&self) -> u64 {
+        let Role::Primary(primary) = &self.role else { return 0 };
+        let counts =
+            [primary.followers.len(), primary.log.count(), primary.pending.len(), primary.waiters.len()];
+        counts.into_iter().fold(primary.hold_commits_until_us, |all, count| all ^ count as u64)
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
     pub fn flush(&mut self, shared: &mut Shared) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        let count = primary.log.count();
-        if count > 0 {
-            if primary.followers.is_empty() {
-                primary.log.clear();
-            } else {
-                primary.send_log(shared, copy, self.id, self.epoch);
-                copy.tail.trim(copy.commit);
-            }
+        if primary.log.count() > 0 {
+            primary.send_log(shared, copy, self.id, self.epoch);
+            copy.tail.trim(copy.commit);
         }
         self.advance_commit(shared);
     }
@@ -587,6 +576,7 @@ impl Primary {
             .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
     }
 
+    /// Runs something on the partition's keys. Returns how many effects it logged.
     fn with_keyspace(
         &mut self,
         shared: &mut Shared,
@@ -594,7 +584,7 @@ impl Primary {
         partition: PartitionId,
         epoch: Epoch,
         run: impl FnOnce(&mut Keyspace<'_>),
-    ) {
+    ) -> usize {
         let entropy = shared.random();
         let context = KeyspaceContext {
             now: shared.now,
@@ -605,40 +595,65 @@ impl Primary {
             maps: &shared.table.maps,
             limits: shared.config.limits,
         };
-        let mut keys =
-            Keyspace::new(&mut copy.shard, &mut shared.arena, &mut copy.hlc, &mut self.log, context);
-        run(&mut keys);
+        let log = if self.followers.is_empty() { &mut shared.lone_log } else { &mut self.log };
+        let before = log.count();
+        run(&mut Keyspace::new(&mut copy.shard, &mut shared.arena, &mut copy.hlc, log, context));
+        log.count() - before
     }
 
-    fn evict_some(&mut self, shared: &mut Shared, copy: &mut Copy, partition: PartitionId, epoch: Epoch) {
+    fn evict_some(
+        &mut self,
+        shared: &mut Shared,
+        copy: &mut Copy,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> usize {
         let goal = shared.eviction_goal();
         let policy = shared.config.eviction;
-        let mut freed = 0;
-        let before = self.log.count();
-        self.with_keyspace(shared, copy, partition, epoch, |keys| freed = keys.evict(policy, goal));
-        shared.stats.evicted += (self.log.count() - before) as u64;
+        let logged = self.with_keyspace(shared, copy, partition, epoch, |keys| {
+            keys.evict(policy, goal);
+        });
+        shared.stats.evicted += logged as u64;
+        logged
     }
 
     /// Records the reply of an exactly-once write beside its effects.
-    fn remember(&mut self, copy: &mut Copy, tag: &RequestTag, reply: &[u8]) {
+    fn remember(&mut self, shared: &mut Shared, copy: &mut Copy, tag: &RequestTag, reply: &[u8]) {
         let update = DedupUpdate::of(tag, copy.hlc.last().wall_ms(), reply);
         copy.dedup.record(&update);
-        self.log.push(&Effect::Remember(update));
+        let log = if self.followers.is_empty() { &mut shared.lone_log } else { &mut self.log };
+        log.push(&Effect::Remember(update));
     }
 
-    /// Gives the records logged since `before` their sequences and marks their keys as pending.
-    fn account(&mut self, copy: &mut Copy, before: usize) -> bool {
-        let wrote = self.log.count() > before;
-        let attached = self.followers.iter().any(|follower| follower.attached);
-        if wrote {
-            copy.last = Sequence(copy.last.0 + (self.log.count() - before) as u64);
-            if attached {
-                for hash in self.log.hashes_since(before) {
-                    self.pending.insert(hash.unwrap_or(WHOLE_PARTITION), copy.last);
-                }
+    /// Gives the last `logged` effects their sequences. A copy that stands alone is its own commit; else
+    /// their keys are pending from now on. Whether there were any.
+    fn account(
+        &mut self,
+        shared: &mut Shared,
+        copy: &mut Copy,
+        partition: PartitionId,
+        logged: usize,
+    ) -> bool {
+        if logged == 0 {
+            return false;
+        }
+        copy.last = Sequence(copy.last.0 + logged as u64);
+        let is_alone = self.followers.is_empty();
+        if self.followers.iter().all(|follower| !follower.attached) && self.may_commit(shared) {
+            copy.commit = copy.last;
+            self.pending.clear();
+        } else {
+            let log = if is_alone { &shared.lone_log } else { &self.log };
+            for hash in log.hashes_since(log.count() - logged) {
+                self.pending.insert(hash.unwrap_or(WHOLE_PARTITION), copy.last);
             }
         }
-        wrote
+        if is_alone {
+            shared.lone_log.clear();
+        } else {
+            shared.dirty(partition);
+        }
+        true
     }
 
     /// The sequence a read of these keys has to wait for; committed already when nothing is pending.

@@ -169,10 +169,15 @@ impl Decoder {
                 Some(b'*') => {}
                 Some(_) => return self.decode_inline(buffer),
             }
-            let Some((line, next)) = line_at(buffer, 1, ProtocolError::CountLineTooBig)? else {
-                return Ok(Decoded::Incomplete { needed: 1 });
+            let (count, next) = match short_length(buffer, 1) {
+                Some(found) => found,
+                None => {
+                    let Some((line, next)) = line_at(buffer, 1, ProtocolError::CountLineTooBig)? else {
+                        return Ok(Decoded::Incomplete { needed: 1 });
+                    };
+                    (parse_length(line).ok_or(ProtocolError::InvalidCount)?, next)
+                }
             };
-            let count = parse_length(line).ok_or(ProtocolError::InvalidCount)?;
             if count > self.limits.args_max as i64 {
                 return Err(ProtocolError::InvalidCount);
             }
@@ -190,11 +195,16 @@ impl Decoder {
                     Some(b'$') => {}
                     Some(&other) => return Err(ProtocolError::ExpectedBulk(printable(other))),
                 }
-                let Some((line, next)) = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)?
-                else {
-                    return Ok(Decoded::Incomplete { needed: 1 });
+                let (length, next) = match short_length(buffer, self.position + 1) {
+                    Some(found) => found,
+                    None => {
+                        let line = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)?;
+                        let Some((line, next)) = line else {
+                            return Ok(Decoded::Incomplete { needed: 1 });
+                        };
+                        (parse_length(line).ok_or(ProtocolError::InvalidLength)?, next)
+                    }
                 };
-                let length = parse_length(line).ok_or(ProtocolError::InvalidLength)?;
                 if length < 0 || length > self.limits.bulk_bytes_max as i64 {
                     return Err(ProtocolError::InvalidLength);
                 }
@@ -228,17 +238,16 @@ impl Decoder {
         self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
     }
 
-    /// The first argument after the name of the command at the front of `buffer`, and the bytes the command
-    /// takes; for looking ahead. `None` for inline, incomplete and broken commands.
-    pub fn first_key<'a>(&mut self, buffer: &'a [u8]) -> Option<(Option<&'a [u8]>, usize)> {
-        if buffer.first() != Some(&b'*') {
-            return None;
-        }
-        let Ok(Decoded::Command { consumed }) = self.decode(buffer, Trust::Authenticated) else {
-            return None;
-        };
-        let key = self.spans.get(1).and_then(|span| buffer.get(span.start..span.end));
-        Some((key, consumed))
+    /// As [`Decoder::args`] of a command that is not inline, borrowing from the buffer alone; `None` of an inline one.
+    #[inline]
+    pub fn bulks<'a>(&self, buffer: &'a [u8]) -> Option<SmallVec<[&'a [u8]; 4]>> {
+        let bulks = self.spans.iter().map(|span| buffer.get(span.start..span.end).unwrap_or_default());
+        (!self.is_inline).then(|| bulks.collect())
+    }
+
+    /// Forgets what was decoded, to start anew at some command's front.
+    pub fn rewind(&mut self) {
+        self.stage = Stage::Start;
     }
 
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {
@@ -260,6 +269,24 @@ impl Decoder {
         self.position = end + 1;
         Ok(Decoded::Command { consumed: self.position })
     }
+}
+
+/// A length of a few digits, as nearly all are, and where the line behind it starts. `None` for anything
+/// else: [`line_at`] and [`parse_length`] say what it is.
+#[inline]
+fn short_length(buffer: &[u8], start: usize) -> Option<(i64, usize)> {
+    const DIGITS_MAX: usize = 8;
+    let rest = buffer.get(start..)?;
+    let mut value = 0;
+    for (at, &byte) in rest.iter().take(DIGITS_MAX + 1).enumerate() {
+        match byte {
+            b'0' if at == 0 => return None,
+            b'0'..=b'9' => value = value * 10 + i64::from(byte - b'0'),
+            b'\r' if at > 0 && at + 2 <= rest.len() => return Some((value, start + at + 2)),
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// The line from `start` without its CRLF, and where the next one starts; `None` if it goes on

@@ -1,11 +1,14 @@
 //! One RESP connection as a pure pipeline: bytes in, commands out; replies in, bytes out.
 
 use super::answer::{Answer, answer};
+use super::batch::{Batch, FirstKey, Stop};
 use super::facts::{ClientInfo, ConnectionId, Host, Op, Submitted, Ticket};
 use super::state::Session;
-use crate::engine::command::{CommandSpec, Flags, Gather, Plan, Refusal, SessionOp, Step, plan, resolve};
+use crate::engine::command::{
+    CommandSpec, Flags, Gather, KeyPositions, Plan, Refusal, Route, SessionOp, Step, plan, resolve,
+};
 use crate::engine::ids::MapId;
-use crate::engine::resp::{Decoded, Decoder, DecoderLimits, ReplyWriter, Trust};
+use crate::engine::resp::{Decoder, DecoderLimits, ReplyWriter, Trust};
 use crate::engine::time::Now;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -15,12 +18,8 @@ use std::net::SocketAddr;
 const PART_BITS: u32 = 21;
 /// An empty input buffer keeps so much room, in bytes.
 const RETAINED_BYTES_MAX: usize = 256 << 10;
-/// Commands looked at ahead of their execution.
-const FORESEE_MAX: usize = 64;
-/// Shorter inputs hold too few commands to gain from it.
-const FORESEE_BYTES_MIN: usize = 128;
 /// The map that RESP sees.
-const MAP: MapId = MapId(0);
+pub(super) const MAP: MapId = MapId(0);
 
 /// What a connection may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,30 +149,47 @@ impl Connection {
             return;
         }
         pipeline.session.info.active_at_us = host.now().mono_us;
+        let partition_count = host.table().settings.partitions;
         let mut at = 0;
-        let mut foreseen = 0;
-        while pipeline.may_begin() && at < input.len() {
-            if at >= foreseen {
-                foreseen =
-                    foresee(&pipeline.limits, &input[at..], host).map_or(usize::MAX, |bytes| at + bytes);
-            }
-            let rest = &input[at..];
+        while at < input.len() && pipeline.may_begin() {
             let trust =
                 if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
-            match decoder.decode(rest, trust) {
-                Ok(Decoded::Command { consumed }) => {
-                    let args = decoder.args(rest);
+            let (batch, stop) = Batch::decode(decoder, &input[at..], trust, partition_count);
+            batch.touch(host);
+            let begun = batch
+                .commands
+                .iter()
+                .take_while(|command| {
+                    let may_begin = pipeline.may_begin();
+                    if may_begin && !command.args.is_empty() {
+                        pipeline.begin(&command.args, command.key, host);
+                    }
+                    may_begin
+                })
+                .count();
+            if begun < batch.commands.len() {
+                // The rest is decoded anew when there is room for it.
+                decoder.rewind();
+                at += begun.checked_sub(1).map_or(0, |last| batch.commands[last].end);
+                break;
+            }
+            at += batch.commands.last().map_or(0, |last| last.end);
+            *needed = 0;
+            match stop {
+                Stop::Full => {}
+                Stop::Inline(consumed) if pipeline.may_begin() => {
+                    let args = decoder.args(&input[at..]);
                     at += consumed;
-                    *needed = 0;
                     if !args.is_empty() {
-                        pipeline.begin(&args, host);
+                        pipeline.begin(&args, None, host);
                     }
                 }
-                Ok(Decoded::Incomplete { needed: missing }) => {
+                Stop::Inline(_) => decoder.rewind(),
+                Stop::Incomplete(missing) => {
                     *needed = missing;
                     break;
                 }
-                Err(error) => {
+                Stop::Broken(error) => {
                     pipeline.refuse(&Refusal::err(error), true);
                     pipeline.closing = true;
                 }
@@ -195,26 +211,6 @@ impl Connection {
         self.pipeline.complete(ticket, reply, host);
         self.process(host);
     }
-}
-
-/// Looks ahead in the input and has the keys of the next commands touched, so that their cache misses
-/// overlap. Returns how many bytes it looked at; `None` when there is no more to foresee in this input.
-fn foresee(limits: &ConnectionLimits, input: &[u8], host: &mut impl Host) -> Option<usize> {
-    if input.len() < FORESEE_BYTES_MIN {
-        return None;
-    }
-    let mut ahead = Decoder::new(limits.decoder);
-    let mut keys: SmallVec<[&[u8]; FORESEE_MAX]> = SmallVec::new();
-    let mut at = 0;
-    while keys.len() < FORESEE_MAX && at < input.len() {
-        let rest = &input[at..];
-        // Inline commands are for people. What is wrong or incomplete is dealt with when its turn comes.
-        let Some((key, consumed)) = ahead.first_key(rest) else { break };
-        keys.extend(key);
-        at += consumed;
-    }
-    host.touch(&keys);
-    (keys.len() == FORESEE_MAX).then_some(at)
 }
 
 /// Commands between their arrival and the sending of their replies.
@@ -261,17 +257,24 @@ impl Pipeline {
             && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
     }
 
-    /// Begins one command.
-    fn begin(&mut self, args: &[&[u8]], host: &mut impl Host) {
+    /// Begins one command. `key` tells of its first argument, if that was looked at before.
+    fn begin(&mut self, args: &[&[u8]], key: Option<FirstKey>, host: &mut impl Host) {
         self.commands += 1;
         let heard = self.session.hears_next();
-        if let Err(refusal) = self.try_begin(args, heard, host) {
+        if let Err(refusal) = self.try_begin(args, key, heard, host) {
             self.refuse(&refusal, heard);
         }
     }
 
-    fn try_begin(&mut self, args: &[&[u8]], heard: bool, host: &mut impl Host) -> Result<(), Refusal> {
+    fn try_begin(
+        &mut self,
+        args: &[&[u8]],
+        key: Option<FirstKey>,
+        heard: bool,
+        host: &mut impl Host,
+    ) -> Result<(), Refusal> {
         let spec = resolve(args)?;
+        let key = key.filter(|_| spec.keys == KeyPositions::FIRST);
         self.session.info.command = spec.name;
         if !self.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
             return Err(Refusal::Text("NOAUTH Authentication required.".to_owned()));
@@ -279,13 +282,20 @@ impl Pipeline {
         let partition_count = host.table().settings.partitions;
         // Only commands in parts depend on chance, and they are rare.
         let entropy = if spec.keys.first == 0 { host.entropy() } else { 0 };
-        match plan(spec, args, self.session.proto(), partition_count, entropy)? {
+        let plan = match (spec.route, key) {
+            (Route::Key, Some(key)) => {
+                Plan::One { partition: key.slot.partition(partition_count), slot: key.slot }
+            }
+            _ => plan(spec, args, self.session.proto(), partition_count, entropy)?,
+        };
+        match plan {
             Plan::One { partition, slot } => {
                 if let Some(address) = host.redirect(partition) {
                     return Err(Refusal::Text(format!("MOVED {} {address}", slot.0)));
                 }
-                let op =
-                    Op { spec, partition, map: MAP, proto: self.session.proto(), exactly_once: None, args };
+                let proto = self.session.proto();
+                let key_hash = key.map(|key| key.hash);
+                let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args };
                 self.submit(op, heard, host);
             }
             Plan::Session(op) => self.answer(spec, op, args, heard, host)?,
@@ -358,7 +368,15 @@ impl Pipeline {
             let (index, submitted) = {
                 let Some(sub) = gather.next_sub() else { break };
                 let (spec, partition) = (sub.spec, sub.partition);
-                let op = Op { spec, partition, map: MAP, proto, exactly_once: None, args: &sub.args };
+                let op = Op {
+                    spec,
+                    partition,
+                    map: MAP,
+                    proto,
+                    exactly_once: None,
+                    key_hash: None,
+                    args: &sub.args,
+                };
                 self.scratch.clear();
                 (sub.index, host.submit(ticket(number, sub.index), op, &mut self.scratch))
             };

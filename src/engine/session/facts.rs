@@ -53,8 +53,9 @@ pub trait Host: Facts {
     /// Operations that a connection submits to one partition take effect in the order of their
     /// submission. On [`Submitted::Done`] exactly one encoded reply has been appended to `out`.
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted;
-    /// Keys of commands that come next, for overlapping cache misses. Changes nothing.
-    fn touch(&self, _keys: &[&[u8]]) {}
+    /// Partitions and hashes of the keys of commands that come next, for overlapping cache misses.
+    /// Changes nothing.
+    fn touch(&self, _keys: &[(PartitionId, u64)]) {}
     /// Where a client is sent instead, if it asked for redirects (or the node is set to give them)
     /// and the partition's primary is another node.
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr>;

@@ -8,6 +8,7 @@
 //! to partitions through [`Host::submit`].
 
 mod answer;
+mod batch;
 mod client;
 mod cluster;
 mod config;

@@ -231,6 +231,7 @@ pub fn run_in_map(node: &mut TestNode, map: MapId, command: &[&str]) -> String {
         map,
         proto: Default::default(),
         exactly_once: None,
+        key_hash: None,
         args: &args,
     };
     node.run(op, &mut out);

@@ -240,9 +240,15 @@ impl Index {
         (places, None)
     }
 
-    /// Reads where a look for this prefix goes, to bring it into the cache.
+    /// Reads which segment this prefix is in, to bring that into the cache.
     #[inline]
     pub(super) fn touch(&self, prefix: u32) -> u64 {
+        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| u64::from(segment.first()))
+    }
+
+    /// Reads where a look for this prefix goes, to bring it into the cache.
+    #[inline]
+    pub(super) fn touch_slots(&self, prefix: u32) -> u64 {
         self.segments.get(self.segment_of(prefix)).map_or(0, |segment| segment.touch(prefix))
     }
 

@@ -253,17 +253,34 @@ impl Shard {
         self.trash.is_empty() && self.tidy_from == 0
     }
 
-    /// Reads the index where this hash would be, and returns what was read.
+    /// Reads the shard itself, and returns what was read.
     ///
     /// Reading for a whole batch first lets the processor overlap the cache misses; then
+    /// [`touch_index`](Shard::touch_index), [`touch_slots`](Shard::touch_slots) and
     /// [`touch_entry`](Shard::touch_entry) for the whole batch, then the commands. Pass the sum of
     /// the results to [`std::hint::black_box`], so that the reads are not optimised away.
     #[inline]
-    pub fn touch_slots(&self, hash: u64) -> u64 {
+    pub fn touch(&self) -> u64 {
+        self.index.bytes()
+            ^ self.digests.root()
+            ^ self.entry_bytes
+            ^ self.noted_bytes
+            ^ self.trash.len() as u64
+    }
+
+    /// Reads what leads to the slots of this hash; see [`touch`](Shard::touch).
+    #[inline]
+    pub fn touch_index(&self, hash: u64) -> u64 {
         self.index.touch((hash >> 32) as u32) ^ self.digests.bucket((hash >> 56) as u8)
     }
 
-    /// Reads the entry with this hash; see [`touch_slots`](Shard::touch_slots).
+    /// Reads the index where this hash would be; see [`touch`](Shard::touch).
+    #[inline]
+    pub fn touch_slots(&self, hash: u64) -> u64 {
+        self.index.touch_slots((hash >> 32) as u32)
+    }
+
+    /// Reads the entry with this hash; see [`touch`](Shard::touch).
     #[inline]
     pub fn touch_entry(&self, arena: &Arena, hash: u64) -> u64 {
         match self.index.first_of((hash >> 32) as u32) {

@@ -581,7 +581,15 @@ fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Repl
     let mut out = Vec::new();
     let submitted = cluster.input(pending.node, |engine| {
         let partition = engine.table().partition_of(Slot::of(args[1]));
-        let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once, args: &args };
+        let op = Op {
+            spec,
+            partition,
+            map: MapId(0),
+            proto: Proto::Resp2,
+            exactly_once,
+            key_hash: None,
+            args: &args,
+        };
         Some(engine.submit(now, ticket, &op, &mut out))
     });
     match submitted {
