@@ -433,7 +433,7 @@ impl State {
         let mut log = RecordLog::new();
         let mut keys = Keyspace::new(&mut home.shard, &mut self.arena, &mut home.hlc, &mut log, context);
         let mut reply = Vec::new();
-        let request = command::Request { args, map, proto: Proto::Resp3 };
+        let request = command::Request { args, map, proto: Proto::Resp3, key_hash: None };
         command::execute(spec, request, &mut keys, &mut reply);
         reply
     }

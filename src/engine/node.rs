@@ -22,7 +22,7 @@ use super::peers::Peers;
 use super::router::{Forwarded, Router};
 use super::shared::{Parked, Shared};
 use super::stats::Stats;
-use super::table::{Member, MemberStatus, Table, TableChange, TableEntry};
+use super::table::{Assignment, Member, MemberStatus, Table, TableChange, TableEntry};
 use super::time::Now;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -521,15 +521,11 @@ impl Engine {
     // ---- Routing ----
 
     fn attempt(&mut self, op: &Op<'_>, asker: Asker, deadline_us: u64, out: &mut Vec<u8>) -> Attempt {
-        let Some(assignment) = self.shared.table.assignment(op.partition) else {
+        let Some(partition) = self.partitions.get(op.partition.index()) else {
             append_error(out, "ERR no such partition");
             return Attempt::Answered;
         };
-        if assignment.epoch == Epoch(0) {
-            return Attempt::NotNow(Unavailable::NoPrimary);
-        }
-        let primary = assignment.primary;
-        if primary == self.shared.me {
+        if partition.is_primary() {
             if op.spec.flags.has(Flags::DENYOOM) && !self.shared.room_for(op.bytes()) {
                 self.make_room(op.bytes());
             }
@@ -539,6 +535,10 @@ impl Engine {
                 Executed::NotNow(reason) => Attempt::NotNow(reason),
             };
         }
+        let assignment = self.shared.table.assignment(op.partition).filter(|owned| owned.epoch > Epoch(0));
+        let Some(&Assignment { primary, .. }) = assignment else {
+            return Attempt::NotNow(Unavailable::NoPrimary);
+        };
         if !matches!(asker, Asker::Local(_))
             || !self.shared.table.is_live(primary)
             || !self.shared.peers.linked(primary)

@@ -248,7 +248,7 @@ impl RespFront {
         });
         add(&self.counters.commands, connection.commands() - before);
         door.waits.set(connection.is_waiting());
-        *door.info.borrow_mut() = connection.info();
+        connection.update_info(&mut door.info.borrow_mut());
     }
 
     /// Closes all connections.

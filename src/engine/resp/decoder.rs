@@ -169,6 +169,13 @@ impl Decoder {
                 Some(b'*') => {}
                 Some(_) => return self.decode_inline(buffer),
             }
+            if trust == Trust::Authenticated
+                && let Some(consumed) = self.decode_common(buffer)
+            {
+                self.stage = Stage::Complete;
+                return Ok(Decoded::Command { consumed });
+            }
+            self.spans.clear();
             let (count, next) = match short_length(buffer, 1) {
                 Some(found) => found,
                 None => {
@@ -248,6 +255,29 @@ impl Decoder {
     /// Forgets what was decoded, to start anew at some command's front.
     pub fn rewind(&mut self) {
         self.stage = Stage::Start;
+    }
+
+    /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of few
+    /// arguments. Returns what it takes; `None` says nothing.
+    #[inline]
+    fn decode_common(&mut self, buffer: &[u8]) -> Option<usize> {
+        let (count, mut position) = short_length(buffer, 1)?;
+        if count as usize > self.spans.inline_size().min(self.limits.args_max) {
+            return None;
+        }
+        for _ in 0..count {
+            if *buffer.get(position)? != b'$' {
+                return None;
+            }
+            let (length, start) = short_length(buffer, position + 1)?;
+            let end = start + length as usize;
+            if length as usize > self.limits.bulk_bytes_max || end + 2 > buffer.len() {
+                return None;
+            }
+            self.spans.push(Span { start, end });
+            position = end + 2;
+        }
+        (position <= self.limits.command_bytes_max).then_some(position)
     }
 
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {

@@ -131,9 +131,16 @@ impl Connection {
     /// The connection as CLIENT LIST shows it.
     pub fn info(&self) -> ClientInfo {
         let mut info = self.pipeline.session.info.clone();
+        self.update_info(&mut info);
+        info
+    }
+
+    /// Brings up to date what [`Connection::info`] gave before, without an allocation where nothing has a
+    /// new name.
+    pub fn update_info(&self, info: &mut ClientInfo) {
+        info.update(&self.pipeline.session.info);
         info.input_bytes = self.input.len();
         info.output_bytes = self.pipeline.output.len() + self.pipeline.pending_bytes;
-        info
     }
 
     /// Appends to the input and [`process`](Connection::process)es it.

@@ -107,6 +107,22 @@ pub struct ClientInfo {
     pub output_bytes: usize,
 }
 
+impl ClientInfo {
+    /// Takes over what may have changed since.
+    pub(super) fn update(&mut self, now: &ClientInfo) {
+        let ClientInfo { name, lib_name, lib_version, command, proto, no_evict, active_at_us, .. } = now;
+        for (old, new) in
+            [(&mut self.name, name), (&mut self.lib_name, lib_name), (&mut self.lib_version, lib_version)]
+        {
+            if old != new {
+                old.clone_from(new);
+            }
+        }
+        (self.command, self.proto) = (command, *proto);
+        (self.no_evict, self.active_at_us) = (*no_evict, *active_at_us);
+    }
+}
+
 /// Numbers for INFO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

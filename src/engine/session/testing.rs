@@ -115,7 +115,12 @@ impl TestNode {
             limits: self.limits,
         };
         let mut keys = Keyspace::new(shard, &mut self.arena, hlc, log, context);
-        execute(op.spec, Request { args: op.args, map: op.map, proto: op.proto }, &mut keys, out);
+        execute(
+            op.spec,
+            Request { args: op.args, map: op.map, proto: op.proto, key_hash: op.key_hash },
+            &mut keys,
+            out,
+        );
     }
 }
 
