@@ -5,6 +5,7 @@ use ringdove::drivers::admin_http::ClusterStatus;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,9 +17,20 @@ pub const START_DEADLINE: Duration = Duration::from_secs(40);
 /// Lines of a process's output shown when a test fails.
 const TAIL_LINES: usize = 25;
 
+/// Where the program under test is. Cargo tells tests; an example finds it in the folder above its
+/// own.
+fn program() -> PathBuf {
+    if let Some(program) = option_env!("CARGO_BIN_EXE_ringdove") {
+        return program.into();
+    }
+    let example = std::env::current_exe().expect("a program");
+    let folder = example.parent().and_then(Path::parent).expect("target/*/examples");
+    folder.join("ringdove")
+}
+
 /// The program under test, without what the environment says about it.
 pub fn ringdove() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringdove"));
+    let mut command = Command::new(program());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RINGDOVE_") || name == "RUST_LOG" {
             command.env_remove(name);
