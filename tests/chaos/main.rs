@@ -26,6 +26,10 @@ fn smoke(name: &str) {
     };
     let report = run(row, 0, &settings);
     println!("{}", report.line());
+    if let Some(folder) = &settings.folder {
+        let summary = rig::report::table(std::slice::from_ref(&report));
+        std::fs::write(folder.join(format!("{name}.md")), summary).expect("a folder that exists");
+    }
     assert!(report.breaches.is_empty(), "{:#?}", report.breaches);
 }
 

@@ -121,6 +121,8 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
         .filter(|member| member.weight > 0 && member.status == MemberStatus::Up)
         .count();
     let copies_wanted = usize::from(table.settings.replicas).min(data_members.max(1));
+    // A member that gossip misses may be gone: until the table says so, its copies don't count either.
+    let serves = |node: NodeId| table.is_live(node) && engine.is_alive(node);
     let (mut dead, mut unavailable, mut under) = (Vec::new(), 0, 0);
     for (index, assignment) in table.partitions.iter().enumerate() {
         if assignment.epoch.0 > 0 {
@@ -132,12 +134,12 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
         for &node in &assignment.learners {
             held.entry(node).or_default().2 += 1;
         }
-        let live = assignment.isr.iter().filter(|&&node| table.is_live(node)).count();
-        if assignment.epoch.0 > 0 && live == 0 {
+        if assignment.epoch.0 > 0 && !assignment.isr.iter().any(|&node| table.is_live(node)) {
             dead.push(index as u16);
         }
-        unavailable += u32::from(!table.is_live(assignment.primary));
-        under += u32::from(live < copies_wanted);
+        unavailable += u32::from(!serves(assignment.primary));
+        let copies = assignment.isr.iter().filter(|&&node| serves(node)).count();
+        under += u32::from(copies < copies_wanted);
     }
     let voters = leadership.voters.clone();
     let reachable = voters.iter().filter(|&&voter| voter == me || engine.peers().linked(voter)).count();

@@ -39,6 +39,8 @@ pub struct Follower {
     pub in_sync: bool,
     /// In the ack set: in sync, or an attached learner.
     pub attached: bool,
+    /// It has acknowledged something of this epoch, and so knows that any reign of its own is over.
+    pub knows_epoch: bool,
     /// It has everything up to here.
     pub acked: Sequence,
     /// It was sent everything up to here.
@@ -240,6 +242,7 @@ impl Partition {
         let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else {
             return;
         };
+        follower.knows_epoch = true;
         if sequence > follower.acked {
             follower.acked = sequence;
             follower.sent = follower.sent.max(sequence);
@@ -403,7 +406,7 @@ impl Partition {
             primary.log.clear();
         }
         for follower in &primary.followers {
-            if !assignment.holds(follower.node) && follower.in_sync {
+            if !assignment.holds(follower.node) && follower.in_sync && !follower.knows_epoch {
                 // It may itself still serve reads of what it was primary of, on a lease from here.
                 let until = shared.peers.granted_until_us(follower.node);
                 primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
@@ -439,6 +442,7 @@ impl Partition {
                 node,
                 in_sync,
                 attached: in_sync,
+                knows_epoch: false,
                 acked: if in_sync { copy.commit } else { Sequence(0) },
                 sent: copy.last,
                 progress_us: now_us,

@@ -9,6 +9,7 @@ use super::stage::Stage;
 use super::throttle::Throttle;
 use rand::RngExt;
 use ringdove::drivers::admin_http::PartitionsStatus;
+use ringdove::engine::resp::Reply;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -210,8 +211,9 @@ fn cut(stage: &mut Stage) -> Done {
 fn cut_off(stage: &mut Stage, minority: &[usize], time: Duration) -> Done {
     let is_inside = |place: usize| minority.contains(&place);
     stage.trouble(&format!("nodes {:?} cut off", places(minority)), minority)?;
-    let cut_us = stage.recorder.now_us();
     stage.nodes.network.cut(|from, to| is_inside(from) != is_inside(to))?;
+    let cut_us = stage.recorder.now_us();
+    let readers = Readers::start(stage, minority);
     stage.pause_for(time);
     let join_us = stage.recorder.now_us();
     stage.nodes.network.cut(|_, _| false)?;
@@ -220,21 +222,56 @@ fn cut_off(stage: &mut Stage, minority: &[usize], time: Duration) -> Done {
     stage.heal()?;
     let healed = joined.elapsed().as_secs_f64();
     stage.report.at_most("healed s", healed, 10.0);
-    // What the minority answered of its own.
+    let last_read_us = readers.last_us(join_us);
+    stage.report.at_most("minority read for s", last_read_us.saturating_sub(cut_us) as f64 / 1e6, 2.0);
+    // What the minority answered of its own. Of partitions that are there with all their copies
+    // the majority has nothing, so that nothing can go wrong with them.
     let records = stage.recorder.all();
     let inside = |record: &&Record| record.node.is_some_and(is_inside);
     let during = |record: &&Record| record.invoke_us > cut_us && record.return_us < join_us;
-    let answered = |record: &&Record| record.outcome.is_answer();
-    let (mut writes, mut last_read_us) = (0, cut_us);
-    for record in records.iter().filter(inside).filter(during).filter(answered) {
-        match &record.outcome {
-            Outcome::Value(_) => last_read_us = last_read_us.max(record.invoke_us),
-            _ => writes += 1,
-        }
-    }
-    stage.report.at_most("writes acknowledged by the minority", f64::from(writes), 0.0);
-    stage.report.at_most("minority read for s", (last_read_us - cut_us) as f64 / 1e6, 2.0);
+    let is_write = |record: &&Record| {
+        record.outcome.is_answer() && !matches!(record.outcome, Outcome::Value(_) | Outcome::Flag(false))
+    };
+    let writes = records.iter().filter(inside).filter(during).filter(is_write);
+    let writes = writes.filter(|record| !stage.is_swallowed(&record.key)).count();
+    stage.report.at_most("writes acknowledged by the minority", writes as f64, 0.0);
     Ok(())
+}
+
+/// Clients that read at some nodes, a new connection for every read, as one may have to wait.
+struct Readers(Vec<std::thread::JoinHandle<Vec<u64>>>);
+
+impl Readers {
+    /// Reads keys of partitions that have copies elsewhere, for 6 s.
+    fn start(stage: &Stage, places: &[usize]) -> Readers {
+        let keys = (0..1024).step_by(16).map(|partition| super::loads::probe_key(partition, 1024));
+        let keys: Vec<String> = keys.filter(|key| !stage.is_swallowed(key)).collect();
+        let mut threads = Vec::new();
+        for &place in places {
+            let door = stage.nodes.at(place).resp;
+            for turn in 0..120 {
+                let (key, recorder) = (keys[turn * 7 % keys.len()].clone(), stage.recorder.clone());
+                threads.push(std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(50) * turn as u32);
+                    let invoke_us = recorder.now_us();
+                    let reply = crate::harness::resp::Resp::connect(door)
+                        .and_then(|mut resp| resp.call(&["GET", key.as_str()]));
+                    match reply {
+                        Ok(Reply::Bulk(_) | Reply::Null) => vec![invoke_us, recorder.now_us()],
+                        _ => Vec::new(),
+                    }
+                }));
+            }
+        }
+        Readers(threads)
+    }
+
+    /// When the last read began that was answered before `end_us`; 0 if none was.
+    fn last_us(self, end_us: u64) -> u64 {
+        let reads = self.0.into_iter().map(|thread| thread.join().expect("a reader doesn't panic"));
+        let answered = reads.filter(|read| read.get(1).is_some_and(|&return_us| return_us < end_us));
+        answered.map(|read| read[0]).max().unwrap_or(0)
+    }
 }
 
 fn cut_goals(report: &mut Report) {
@@ -246,7 +283,7 @@ fn places(places: &[usize]) -> Vec<usize> {
 }
 
 fn one_way(stage: &mut Stage, what: &str, place: usize, is_cut: impl Fn(usize, usize) -> bool) -> Done {
-    let time = stage.either(Duration::from_secs(8), Duration::from_secs(10));
+    let time = stage.either(Duration::from_secs(12), Duration::from_secs(15));
     partial_cut(stage, &format!("node {} {what}", place + 1), &[place], time, is_cut)
 }
 
@@ -258,7 +295,11 @@ fn partial_cut(
     time: Duration,
     is_cut: impl Fn(usize, usize) -> bool,
 ) -> Done {
-    stage.trouble(what, troubled)?;
+    if troubled.len() > 1 {
+        stage.trouble_everywhere(what);
+    } else {
+        stage.trouble(what, troubled)?;
+    }
     stage.nodes.network.cut(is_cut)?;
     // Who is declared dead must be one of those in trouble.
     let healthy: Vec<usize> =
@@ -322,8 +363,7 @@ fn loss(stage: &mut Stage) -> Done {
         (stage.recorder.answered() - before) as f64 / time.as_secs_f64()
     };
     let whole = rate(stage);
-    let all: Vec<usize> = stage.nodes.running();
-    stage.trouble("packets overtake each other, and come twice", &all)?;
+    stage.trouble_everywhere("packets overtake each other, and come twice");
     stage.nodes.network.relay(|rules| {
         rules.delay_max = Duration::from_millis(2);
         rules.doubled = 0.05;
@@ -424,10 +464,9 @@ fn client_errors(stage: &Stage, place: Option<usize>, from_us: u64, to_us: u64) 
 }
 
 fn rolling(stage: &mut Stage) -> Done {
-    let all = stage.nodes.running();
-    stage.trouble("rolling restart", &all)?;
+    stage.trouble_everywhere("rolling restart");
     let mut errors = 0;
-    for place in all.into_iter().take(stage.either(2, 5)) {
+    for place in stage.nodes.running().into_iter().take(stage.either(2, 5)) {
         stage.mark(&format!("SIGTERM of node {}", place + 1));
         let from_us = stage.recorder.now_us();
         stage.nodes.stop(place, Duration::from_secs(60))?;
@@ -463,8 +502,7 @@ fn moved(before: &PartitionsStatus, after: &PartitionsStatus) -> f64 {
 
 fn grow(stage: &mut Stage) -> Done {
     let before = stage.nodes.partitions(0)?;
-    let all = stage.nodes.running();
-    stage.trouble("two join", &all)?;
+    stage.trouble_everywhere("two join");
     let from_us = stage.recorder.now_us();
     for place in [5, 6] {
         stage.nodes.start(place);
@@ -571,8 +609,7 @@ fn random(stage: &mut Stage) -> Done {
     let start = Instant::now();
     let mut rng = rand::rng();
     let mut faults = 0.0;
-    let all = stage.nodes.running();
-    stage.trouble("random faults begin", &all)?;
+    stage.trouble_everywhere("random faults begin");
     while start.elapsed() < stage.settings.random_for {
         let place = rng.random_range(0..5);
         let time = Duration::from_millis(rng.random_range(500..12_000));

@@ -9,6 +9,7 @@ use super::report::Report;
 use super::rows::Row;
 use super::timeline;
 use crate::harness::resp::Resp;
+use ringdove::engine::ids::Slot;
 use ringdove::engine::resp::Reply;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 const READ_BATCH: usize = 500;
 /// Two comparisons of all digests, whose period is 30 s, are done within.
 const DIGESTS_DEADLINE: Duration = Duration::from_secs(75);
+
+/// Partitions of a cluster by default.
+const PARTITIONS: u16 = 1024;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +214,19 @@ impl Stage {
         Ok(())
     }
 
+    /// Says that trouble begins now, for all partitions.
+    pub fn trouble_everywhere(&mut self, what: &str) {
+        self.affected.extend(0..PARTITIONS);
+        self.mark(what);
+        let now_us = self.recorder.now_us();
+        self.trouble_us.get_or_insert((now_us, now_us));
+    }
+
+    /// Whether all copies of a key are on nodes in trouble.
+    pub fn is_swallowed(&self, key: &str) -> bool {
+        self.swallowed.contains(&Slot::of(key.as_bytes()).partition(PARTITIONS).0)
+    }
+
     /// Says that the last fault has just ended.
     pub fn calm(&mut self, what: &str) {
         self.mark(what);
@@ -363,7 +380,11 @@ impl Stage {
         std::fs::create_dir_all(&folder)?;
         history::save(records, &folder.join("history.jsonl"))?;
         self.nodes.save_output(&folder)?;
-        std::fs::write(folder.join("report.md"), super::report::table(std::slice::from_ref(report)))?;
+        let mut text = report.line() + "\n\n";
+        for (at_us, what) in &report.marks {
+            text += &format!("- {:.3} s: {what}\n", *at_us as f64 / 1e6);
+        }
+        std::fs::write(folder.join("report.md"), text)?;
         timeline::draw(report, records, &folder.join("timeline.svg"))?;
         Ok(())
     }
