@@ -3,7 +3,7 @@
 use super::Finding;
 use super::commits::Commits;
 use crate::engine::ids::{Incarnation, NodeId, PartitionId};
-use crate::engine::table::MemberStatus;
+use crate::engine::table::{MemberStatus, Table};
 use crate::sim::cluster::Cluster;
 use std::collections::BTreeSet;
 
@@ -29,14 +29,19 @@ impl Copies {
                 continue;
             }
             let committed = commits.until(partition.id, (incarnation, partition.epoch)).sequence;
-            // Anywhere: this node's table may be old, and the copies elsewhere by now.
+            // Anywhere: this node's table may be old, and the copies elsewhere by now. One that failed
+            // since, and missed what was committed without it, is no doing of ours.
+            let newest =
+                cluster.nodes.values().map(|sim| sim.engine.table()).max_by_key(|table| table.version);
+            let lists = |table: &Table, other| table.partitions[partition.id.index()].isr.contains(&other);
+            let failed = |other| lists(table, other) && newest.is_some_and(|newest| !lists(newest, other));
             let complete = cluster
                 .nodes
                 .iter()
                 .filter(|(other, sim)| {
                     let copy = sim.engine.partitions().get(partition.id.index());
                     let last = copy.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
-                    **other != node && last.is_some_and(|last| last >= committed)
+                    **other != node && last.is_some_and(|last| last >= committed || failed(**other))
                 })
                 .count();
             let up = table.members.values().filter(|member| member.status == MemberStatus::Up).count();
