@@ -420,6 +420,8 @@ impl Attempts<'_> {
                     return Next::Done(Err(Error::InDoubt));
                 }
                 self.last = Some(Error::InDoubt);
+                // Its reign is over, or it is cut off from those who have to agree.
+                self.avoided.push(from);
                 Next::Again(self.next_pause())
             }
             // These pass: a failover takes seconds.

@@ -22,7 +22,7 @@ fn smoke(name: &str) {
     let settings = Settings {
         effort: Effort::Smoke,
         folder: std::env::var_os("RINGDOVE_CHAOS_DIR").map(Into::into),
-        random_for: Duration::from_secs(10),
+        random_for: Duration::from_secs(6),
     };
     let report = run(row, 0, &settings);
     println!("{}", report.line());

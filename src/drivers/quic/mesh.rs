@@ -62,7 +62,7 @@ pub struct MeshConfig {
 }
 
 impl MeshConfig {
-    /// The defaults: a dead peer is noticed after 3 s of silence, lost ones are redialled after
+    /// The defaults: a dead peer is noticed after 2.5 s of silence, lost ones are redialled after
     /// 100 ms to 3 s, 256 MiB may wait in the hot and control queues of one peer, 64 MiB in bulk.
     pub fn new(listen: SocketAddr, trust: Trust, node: NodeId, clock: Clock) -> MeshConfig {
         MeshConfig {
@@ -72,7 +72,8 @@ impl MeshConfig {
             node,
             name: String::new(),
             clock,
-            idle_timeout: Duration::from_secs(3),
+            // Five keep-alives; a pause of a second or a lossy network must not end links.
+            idle_timeout: Duration::from_millis(2_500),
             keep_alive: Duration::from_millis(500),
             dial_timeout: Duration::from_secs(3),
             redial_delay: (Duration::from_millis(100), Duration::from_secs(3)),

@@ -164,7 +164,7 @@ fn kill_leader(stage: &mut Stage) -> Done {
 
 fn pause(stage: &mut Stage) -> Done {
     let place = stage.report.run as usize % 5;
-    pause_one(stage, place, stage.either(Duration::from_secs(6), Duration::from_secs(10)))
+    pause_one(stage, place, stage.either(Duration::from_secs(5), Duration::from_secs(10)))
 }
 
 fn pause_one(stage: &mut Stage, place: usize, time: Duration) -> Done {
@@ -187,7 +187,7 @@ fn pause_goals(report: &mut Report) {
 fn flicker(stage: &mut Stage) -> Done {
     let place = stage.report.run as usize % 5;
     stage.trouble(&format!("SIGSTOP of node {}, 1 s, again and again", place + 1), &[place])?;
-    for _ in 0..stage.either(6, 30) {
+    for _ in 0..stage.either(4, 30) {
         stage.nodes.pause(place);
         stage.pause_for(Duration::from_secs(1));
         stage.nodes.resume(place);
@@ -205,7 +205,7 @@ fn flicker_goals(report: &mut Report) {
 fn cut(stage: &mut Stage) -> Done {
     let first = stage.report.run as usize % 5;
     let minority = [first, (first + 1) % 5];
-    cut_off(stage, &minority, stage.either(Duration::from_secs(9), Duration::from_secs(20)))
+    cut_off(stage, &minority, stage.either(Duration::from_secs(8), Duration::from_secs(20)))
 }
 
 fn cut_off(stage: &mut Stage, minority: &[usize], time: Duration) -> Done {
@@ -283,7 +283,7 @@ fn places(places: &[usize]) -> Vec<usize> {
 }
 
 fn one_way(stage: &mut Stage, what: &str, place: usize, is_cut: impl Fn(usize, usize) -> bool) -> Done {
-    let time = stage.either(Duration::from_secs(12), Duration::from_secs(15));
+    let time = stage.either(Duration::from_secs(9), Duration::from_secs(15));
     partial_cut(stage, &format!("node {} {what}", place + 1), &[place], time, is_cut)
 }
 
@@ -343,7 +343,7 @@ fn bridge(stage: &mut Stage) -> Done {
         1 | 2 => 1,
         _ => 2,
     };
-    let time = stage.either(Duration::from_secs(9), Duration::from_secs(20));
+    let time = stage.either(Duration::from_secs(8), Duration::from_secs(20));
     let what = format!("only node {} sees all", middle + 1);
     let others: Vec<usize> = (0..5).filter(|&place| place != middle).collect();
     partial_cut(stage, &what, &others, time, |from, to| side(from) * side(to) == 2)
@@ -356,7 +356,7 @@ fn one_way_goals(report: &mut Report) {
 
 /// The bounds of throughput under loss are of what the same network does without.
 fn loss(stage: &mut Stage) -> Done {
-    let time = stage.either(Duration::from_secs(3), Duration::from_secs(20));
+    let time = stage.either(Duration::from_millis(1_500), Duration::from_secs(20));
     let rate = |stage: &mut Stage| {
         let before = stage.recorder.answered();
         stage.pause_for(time);
@@ -393,7 +393,7 @@ fn slow(stage: &mut Stage) -> Done {
     let place = stage.report.run as usize % 5;
     stage.trouble(&format!("node {} runs 5 % of the time", place + 1), &[place])?;
     let throttle = Throttle::hold(stage.nodes.at(place).pid(), 0.05);
-    stage.pause_for(stage.either(Duration::from_secs(6), Duration::from_secs(20)));
+    stage.pause_for(stage.either(Duration::from_secs(4), Duration::from_secs(20)));
     drop(throttle);
     stage.calm("runs freely");
     stage.heal()
@@ -439,7 +439,7 @@ fn clock(stage: &mut Stage) -> Done {
     for jump in ["-60s", "+60s", "+0s", "-60s"] {
         stage.mark(jump);
         std::fs::write(&file, jump).map_err(|error| error.to_string())?;
-        stage.pause_for(stage.either(Duration::from_millis(1_500), Duration::from_secs(5)));
+        stage.pause_for(stage.either(Duration::from_millis(700), Duration::from_secs(5)));
     }
     stage.calm("jumped enough");
     // Its keys go on under other nodes' clocks.
@@ -592,7 +592,7 @@ fn all_killed(stage: &mut Stage) -> Done {
     stage.mark("SIGCONT of the old node 5");
     // Long enough for it to find its old peers' addresses.
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(8) {
+    while start.elapsed() < Duration::from_secs(5) {
         for place in 0..4 {
             let status = stage.nodes.status(place)?;
             if status.incarnation == old || status.member(&old_id).is_some() {

@@ -132,9 +132,9 @@ impl Stage {
         let homes: Vec<usize> = (0..row.nodes).collect();
         let seeds = homes.iter().map(|&place| self.nodes.network.seed(place)).collect();
         self.loads = Some(Loads::start(&self.recorder, &self.nodes.doors, &homes, seeds, self.pace));
-        self.work(400)?;
+        self.work(200)?;
         self.warm_us = self.recorder.now_us();
-        self.pause_for(self.either(Duration::from_secs(2), Duration::from_secs(5)));
+        self.pause_for(self.either(Duration::from_secs(1), Duration::from_secs(5)));
         (row.fault)(self)?;
         if self.healed_us.is_none() {
             self.heal()?;
