@@ -5,6 +5,10 @@
 pub struct Stats {
     /// Operations executed here as primary.
     pub operations: u64,
+    /// Keys that reading commands looked for here and found.
+    pub hits: u64,
+    /// Keys that reading commands looked for here in vain.
+    pub misses: u64,
     /// Operations sent on to another primary.
     pub forwarded: u64,
     /// Operations that had to wait for a route, a copy or a handover.

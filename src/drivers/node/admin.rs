@@ -259,6 +259,8 @@ fn counters(engine: &Engine) -> BTreeMap<String, u64> {
         ("parked", stats.parked),
         ("expired_patience", stats.expired_patience),
         ("in_doubt", stats.in_doubt),
+        ("hits", stats.hits),
+        ("misses", stats.misses),
         ("keys_expired", stats.expired),
         ("keys_evicted", stats.evicted),
         ("records_applied", stats.records_applied),

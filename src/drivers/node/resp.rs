@@ -56,6 +56,9 @@ struct Counters {
     input_bytes: Cell<u64>,
     output_bytes: Cell<u64>,
     memory_peak_bytes: Cell<u64>,
+    /// The engine's hits and misses when they were last set to zero.
+    hits_at_reset: Cell<u64>,
+    misses_at_reset: Cell<u64>,
     rate: RefCell<Rate>,
 }
 
@@ -317,12 +320,12 @@ impl Facts for RespHost<'_> {
             output_bytes: counters.output_bytes.get(),
             keys_expired: stats.expired,
             keys_evicted: stats.evicted,
-            hits: 0,
-            misses: 0,
+            hits: stats.hits - counters.hits_at_reset.get(),
+            misses: stats.misses - counters.misses_at_reset.get(),
             cpu_user_us: process.cpu_user_us,
             cpu_system_us: process.cpu_system_us,
             keys: self.engine.load().keys,
-            keys_expiring: 0,
+            keys_expiring: self.engine.keys_expiring(),
         }
     }
 
@@ -447,6 +450,8 @@ impl Host for RespHost<'_> {
         ] {
             counter.set(0);
         }
+        counters.hits_at_reset.set(self.engine.stats().hits);
+        counters.misses_at_reset.set(self.engine.stats().misses);
         *counters.rate.borrow_mut() = Rate::default();
     }
 

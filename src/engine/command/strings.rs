@@ -43,6 +43,14 @@ fn get(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
 fn set(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let (key, value) = (e.key(1), e.args[2]);
     e.check_value_len(value.len())?;
+    if e.args.len() == 3 {
+        // Nearly every SET: one look at the key will do.
+        if !e.keys.put_same_kind(key, EntryKind::String, value, e.default_expiry()) {
+            return Err(Refusal::WrongType);
+        }
+        e.reply.ok();
+        return Ok(());
+    }
     let options = SetOptions::parse(&e.args[3..], Grammar::Set)?;
     let expire_at_ms = options.expire_at(e.keys.now_ms(), "set")?;
     let exists = check_not_lock(e.keys, key)?;

@@ -164,10 +164,17 @@ impl Partition {
         }
 
         shared.stats.operations += 1;
+        let mut looked_up = (0, 0);
         let mut logged = primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| {
             let Op { args, map, proto, key_hash, .. } = *op;
             command::execute(op.spec, Request { args, map, proto, key_hash }, keys, out);
+            looked_up = keys.lookups_and_hits();
         });
+        if op.spec.flags.has(Flags::READONLY) {
+            let (lookups, hits) = looked_up;
+            shared.stats.hits += hits;
+            shared.stats.misses += lookups - hits;
+        }
         // A write without effect may run again: to run it twice is to run it once.
         if logged > 0
             && let Some(tag) = op.exactly_once

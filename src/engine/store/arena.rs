@@ -245,19 +245,6 @@ impl Arena {
         }
     }
 
-    /// Reads each cache line of the entry's slot, the first few that is, to bring them into the
-    /// cache. A large entry only has its page read.
-    #[inline]
-    pub(super) fn touch(&self, id: EntryId) -> u64 {
-        const LINE_BYTES: usize = 64;
-        let page = &self.pages[id.page()];
-        let Body::Slots(bytes) = &page.body else { return 0 };
-        let slot_bytes = usize::from(page.slot_bytes);
-        let start = id.slot() * slot_bytes;
-        let byte = |at: usize| u64::from(bytes[start + at.min(slot_bytes - 1)]);
-        byte(0) ^ byte(LINE_BYTES) ^ byte(2 * LINE_BYTES)
-    }
-
     /// The entry, read.
     #[inline]
     pub(super) fn view(&self, id: EntryId) -> EntryView<'_> {

@@ -37,6 +37,8 @@ pub(super) struct Index {
     directory: Vec<u32>,
     depth: u8,
     len: usize,
+    /// Entries that expire.
+    expiring: usize,
     bytes: u64,
     /// No entry is due before this second, if there is any that expires.
     next_due_s: Option<u32>,
@@ -45,6 +47,11 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Entries that will expire, or have and are still there.
+    pub(super) fn expiring(&self) -> usize {
+        self.expiring
     }
 
     /// Bytes allocated, the segments' headers included.
@@ -97,7 +104,10 @@ impl Index {
 
     pub(super) fn set_due_s(&mut self, place: Place, due_s: u32) {
         let segment = place.segment as usize;
-        if self.segments[segment].due_s(place.slot as usize) != due_s {
+        let old_s = self.segments[segment].due_s(place.slot as usize);
+        if old_s != due_s {
+            self.expiring -= usize::from(old_s != NEVER_S);
+            self.expiring += usize::from(due_s != NEVER_S);
             self.change(segment, |segment| segment.set_due_s(place.slot as usize, due_s));
         }
     }
@@ -112,6 +122,7 @@ impl Index {
         }
         self.change(segment, |segment| segment.insert(prefix, id, due_s));
         self.len += 1;
+        self.expiring += usize::from(due_s != NEVER_S);
     }
 
     /// Cuts a segment in half, if its interval may still be cut.
@@ -141,6 +152,8 @@ impl Index {
     /// Removes the entry at a place and returns what stood there.
     pub(super) fn remove(&mut self, place: Place) -> EntryId {
         let id = self.id(place);
+        let due_s = self.segments[place.segment as usize].due_s(place.slot as usize);
+        self.expiring -= usize::from(due_s != NEVER_S);
         self.change(place.segment as usize, |segment| segment.remove(place.slot as usize));
         self.len -= 1;
         if self.len == 0 {
@@ -246,10 +259,10 @@ impl Index {
         self.segments.get(self.segment_of(prefix)).map_or(0, |segment| u64::from(segment.first()))
     }
 
-    /// Reads where a look for this prefix goes, to bring it into the cache.
+    /// The slots where a look for this prefix begins.
     #[inline]
-    pub(super) fn touch_slots(&self, prefix: u32) -> u64 {
-        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| segment.touch(prefix))
+    pub(super) fn slots_of(&self, prefix: u32) -> &[u64] {
+        self.segments.get(self.segment_of(prefix)).map_or(&[], |segment| segment.slots_of(prefix))
     }
 
     /// The first entry with this prefix, if there is one.
@@ -263,6 +276,12 @@ impl Index {
     pub(super) fn check(&self) {
         self.segments.iter().for_each(Segment::check);
         assert_eq!(self.len, self.segments.iter().map(Segment::len).sum::<usize>());
+        let expires = |segment: &Segment, at| segment.get(at).is_some() && segment.due_s(at) != NEVER_S;
+        let expiring = self
+            .segments
+            .iter()
+            .map(|segment| (0..segment.slot_count()).filter(|&at| expires(segment, at)).count());
+        assert_eq!(self.expiring, expiring.sum::<usize>());
         assert_eq!(self.bytes, self.segments.iter().map(Segment::bytes).sum::<u64>());
         for (at, segment) in self.segments.iter().enumerate() {
             assert_eq!(self.segment_of(segment.first()), at);

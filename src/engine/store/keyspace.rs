@@ -49,6 +49,10 @@ pub struct Keyspace<'a> {
     hlc: &'a mut Hlc,
     log: &'a mut RecordLog,
     pub(super) context: KeyspaceContext<'a>,
+    /// Keys looked for.
+    lookups: u64,
+    /// Those of them that were there.
+    hits: u64,
 }
 
 impl<'a> Keyspace<'a> {
@@ -60,7 +64,12 @@ impl<'a> Keyspace<'a> {
         log: &'a mut RecordLog,
         context: KeyspaceContext<'a>,
     ) -> Keyspace<'a> {
-        Keyspace { shard, arena, hlc, log, context }
+        Keyspace { shard, arena, hlc, log, context, lookups: 0, hits: 0 }
+    }
+
+    /// How many keys commands looked for, and how many of them were there.
+    pub fn lookups_and_hits(&self) -> (u64, u64) {
+        (self.lookups, self.hits)
     }
 
     /// The wall time of the batch, in milliseconds.
@@ -95,6 +104,34 @@ impl<'a> Keyspace<'a> {
     ///
     /// Commands check the limits before; a map's default TTL is theirs to give too.
     pub fn put(&mut self, key: KeyRef<'_>, kind: EntryKind, value: &[u8], expire_at_ms: u64) -> Version {
+        let place = self.shard.find(self.arena, &key);
+        self.put_at(place, key, kind, value, expire_at_ms)
+    }
+
+    /// As [`put`](Keyspace::put), unless the entry that is there has another kind. Whether it was stored.
+    pub fn put_same_kind(
+        &mut self,
+        key: KeyRef<'_>,
+        kind: EntryKind,
+        value: &[u8],
+        expire_at_ms: u64,
+    ) -> bool {
+        let place = self.live(&key);
+        let is_other = place.is_some_and(|place| self.arena.view(self.shard.id(place)).kind != kind);
+        if !is_other {
+            self.put_at(place, key, kind, value, expire_at_ms);
+        }
+        !is_other
+    }
+
+    fn put_at(
+        &mut self,
+        place: Option<Place>,
+        key: KeyRef<'_>,
+        kind: EntryKind,
+        value: &[u8],
+        expire_at_ms: u64,
+    ) -> Version {
         debug_assert!(key.key.len() <= self.context.limits.key_bytes_max as usize);
         debug_assert!(value.len() <= self.context.limits.value_bytes_max as usize);
         let version = self.hlc.tick(self.now_ms());
@@ -108,7 +145,7 @@ impl<'a> Keyspace<'a> {
             accessed_s: now_s(self.context.now),
             frequency: FREQUENCY_NEW,
         };
-        self.shard.put(self.arena, &view, key.hash);
+        self.shard.put_at(self.arena, place, &view, key.hash);
         let effect = Effect::Put { map: key.map, key: key.key, value, kind, expire_at_ms, version };
         self.log.push_hashed(&effect, Some(key.hash));
         version
@@ -261,12 +298,14 @@ impl<'a> Keyspace<'a> {
 
     /// The place of a key's live entry. One that is no longer alive is deleted.
     fn live(&mut self, key: &KeyRef<'_>) -> Option<Place> {
+        self.lookups += 1;
         let place = self.shard.find(self.arena, key)?;
         let bytes = self.arena.bytes(self.shard.id(place));
         if self.is_gone(key.map, entry::expire_at_ms(bytes), entry::accessed_s(bytes)) {
             self.remove(place, key.hash);
             return None;
         }
+        self.hits += 1;
         Some(place)
     }
 

@@ -87,12 +87,12 @@ impl Segment {
         ((within * u64::from(self.homes)) >> 32) as usize
     }
 
-    /// Reads the slots where a look for this prefix goes: at its home and a cache line further.
+    /// The slots where a look for this prefix begins: its home and a cache line further.
     #[inline]
-    pub(super) fn touch(&self, prefix: u32) -> u64 {
+    pub(super) fn slots_of(&self, prefix: u32) -> &[u64] {
         let home = self.home(prefix);
-        let slot = |at: usize| self.slots.get(at).copied().unwrap_or(0);
-        slot(home) ^ slot(home + 7)
+        let slots = self.slots.get(home..).unwrap_or_default();
+        &slots[..slots.len().min(8)]
     }
 
     /// The first position with this prefix whose entry `is_it` accepts.

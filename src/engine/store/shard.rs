@@ -66,6 +66,11 @@ impl Shard {
         self.len() == 0
     }
 
+    /// Entries of all maps that expire at some time.
+    pub fn expiring(&self) -> usize {
+        self.index.expiring()
+    }
+
     /// Entries of one map.
     pub fn len_of(&self, map: MapId) -> usize {
         match map {
@@ -255,10 +260,11 @@ impl Shard {
 
     /// Reads the shard itself, and returns what was read.
     ///
-    /// Reading for a whole batch first lets the processor overlap the cache misses; then
-    /// [`touch_index`](Shard::touch_index), [`touch_slots`](Shard::touch_slots) and
-    /// [`touch_entry`](Shard::touch_entry) for the whole batch, then the commands. Pass the sum of
-    /// the results to [`std::hint::black_box`], so that the reads are not optimised away.
+    /// Reading for a whole batch first lets the processor overlap the cache misses. Then
+    /// [`touch_index`](Shard::touch_index) for the whole batch, then what
+    /// [`slots_of`](Shard::slots_of) gives, then what [`entry_of`](Shard::entry_of) gives, then the
+    /// commands. Pass the sum of all that is read to [`std::hint::black_box`], so that the reads are
+    /// not optimised away.
     #[inline]
     pub fn touch(&self) -> u64 {
         self.index.bytes()
@@ -274,19 +280,17 @@ impl Shard {
         self.index.touch((hash >> 32) as u32) ^ self.digests.bucket((hash >> 56) as u8)
     }
 
-    /// Reads the index where this hash would be; see [`touch`](Shard::touch).
+    /// The slots of the index that a look for this hash reads first; see [`touch`](Shard::touch).
     #[inline]
-    pub fn touch_slots(&self, hash: u64) -> u64 {
-        self.index.touch_slots((hash >> 32) as u32)
+    pub fn slots_of(&self, hash: u64) -> &[u64] {
+        self.index.slots_of((hash >> 32) as u32)
     }
 
-    /// Reads the entry with this hash; see [`touch`](Shard::touch).
+    /// The bytes of the first entry whose hash begins as this one does, empty if there is none; see
+    /// [`touch`](Shard::touch).
     #[inline]
-    pub fn touch_entry(&self, arena: &Arena, hash: u64) -> u64 {
-        match self.index.first_of((hash >> 32) as u32) {
-            Some(id) => arena.touch(id),
-            None => 0,
-        }
+    pub fn entry_of<'a>(&self, arena: &'a Arena, hash: u64) -> &'a [u8] {
+        self.index.first_of((hash >> 32) as u32).map_or(&[], |id| arena.bytes(id))
     }
 
     #[inline]
@@ -320,10 +324,21 @@ impl Shard {
 
     /// Stores an entry, whatever was there. The version and the frequency are the view's.
     pub(super) fn put(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64) {
-        let key = KeyRef { map: view.map, key: view.key, hash };
+        let place = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
+        self.put_at(arena, place, view, hash);
+    }
+
+    /// As [`put`](Shard::put), where the key is known to be at `place`, or nowhere.
+    pub(super) fn put_at(
+        &mut self,
+        arena: &mut Arena,
+        place: Option<Place>,
+        view: &EntryView<'_>,
+        hash: u64,
+    ) {
         let value_hash = xxh3_64(view.value);
         let due_s = entry::due_s(view.expire_at_ms);
-        let (id, removed) = match self.index.find(arena, &key) {
+        let (id, removed) = match place {
             Some(place) => {
                 let old = self.index.id(place);
                 self.digests.remove(hash, entry::digest(arena.bytes(old), hash));
@@ -337,7 +352,7 @@ impl Shard {
             }
             None => {
                 let id = arena.insert(view, value_hash);
-                self.index.insert(key.prefix(), id, due_s);
+                self.index.insert((hash >> 32) as u32, id, due_s);
                 if view.map != MapId(0) {
                     *self.named.entry(view.map).or_default() += 1;
                 }
