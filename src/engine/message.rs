@@ -125,6 +125,21 @@ pub enum Message<'a> {
         /// Where they differ.
         sequence: Sequence,
     },
+    /// Part of what a learner took before its primary died, for a former copy that lacks it.
+    Overlay {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch promised for its recovery.
+        epoch: Epoch,
+        /// 0, 1, 2, …
+        number: u32,
+        /// CRC-32 of `records`.
+        crc: u32,
+        /// Records to apply in this order.
+        records: &'a [u8],
+        /// After the last part: what the former copy becomes.
+        end: Option<OverlayEnd<'a>>,
+    },
     /// The whole table.
     Table(Box<Table>),
     /// Asks for the table if it is newer than this.
@@ -154,6 +169,17 @@ pub enum Message<'a> {
     },
     /// To the controller: the answer to a seal.
     Sealed(Sealed),
+}
+
+/// What completes an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayEnd<'a> {
+    /// The last record the learner took.
+    pub last: Sequence,
+    /// The learner's clock.
+    pub clock: Version,
+    /// Exactly-once state to merge.
+    pub dedup: &'a [u8],
 }
 
 /// The head of a batch.

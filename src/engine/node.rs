@@ -91,6 +91,8 @@ pub struct Engine {
 struct PendingSeal {
     controller: NodeId,
     deposed: NodeId,
+    /// Whether the controller wants to know of former copies.
+    salvage: bool,
     partitions: Vec<(PartitionId, Epoch)>,
     ready_us: u64,
 }
@@ -688,7 +690,8 @@ impl Engine {
             | Message::SnapshotEnd { partition, .. }
             | Message::SnapshotDone { partition, .. }
             | Message::Digest { partition, .. }
-            | Message::DigestMismatch { partition, .. } => Some(*partition),
+            | Message::DigestMismatch { partition, .. }
+            | Message::Overlay { partition, .. } => Some(*partition),
             _ => None,
         };
         let Engine { shared, partitions, .. } = self;
@@ -713,6 +716,9 @@ impl Engine {
                 }
                 Message::SnapshotDone { attempt, verdict, .. } => {
                     partition.snapshot_done(shared, from, attempt, verdict)
+                }
+                Message::Overlay { epoch, number, crc, records, end, .. } => {
+                    partition.overlay(shared, from, epoch, number, crc, records, end);
                 }
                 Message::Digest { epoch, sequence, digest, .. } => {
                     match partition.compare_digest(epoch, sequence, digest) {
@@ -924,7 +930,13 @@ impl Engine {
 
     fn order(&mut self, from: NodeId, order: Order) {
         match order {
-            Order::Seal { deposed, partitions } => self.seal(from, deposed, partitions),
+            Order::Seal { deposed, partitions } => self.seal(from, deposed, partitions, false),
+            Order::Salvage { deposed, partitions } => self.seal(from, deposed, partitions, true),
+            Order::Merge { partition, epoch, to } => {
+                if let Some(part) = self.partitions.get_mut(partition.index()) {
+                    part.pass_overlay(&mut self.shared, epoch, to);
+                }
+            }
             Order::Handover { partition, epoch, to } => {
                 if let Some(part) = self.partitions.get_mut(partition.index()) {
                     part.begin_handover(&mut self.shared, epoch, to);
@@ -933,7 +945,13 @@ impl Engine {
         }
     }
 
-    fn seal(&mut self, controller: NodeId, deposed: NodeId, partitions: Vec<(PartitionId, Epoch)>) {
+    fn seal(
+        &mut self,
+        controller: NodeId,
+        deposed: NodeId,
+        partitions: Vec<(PartitionId, Epoch)>,
+        salvage: bool,
+    ) {
         let now_us = self.shared.now.mono_us;
         for &(id, epoch) in &partitions {
             let Some(partition) = self.partitions.get_mut(id.index()) else { continue };
@@ -947,8 +965,10 @@ impl Engine {
         }
         // The promise is told once the lease that was granted has run out.
         let ready_us = self.shared.peers.granted_until_us(deposed).max(now_us);
-        self.pending_seals.retain(|pending| pending.deposed != deposed || pending.controller != controller);
-        self.pending_seals.push(PendingSeal { controller, deposed, partitions, ready_us });
+        self.pending_seals.retain(|pending| {
+            (pending.deposed, pending.controller, pending.salvage) != (deposed, controller, salvage)
+        });
+        self.pending_seals.push(PendingSeal { controller, deposed, salvage, partitions, ready_us });
         self.tick_seals();
     }
 
@@ -959,6 +979,23 @@ impl Engine {
             .partition(|pending| pending.ready_us <= now_us);
         self.pending_seals = waiting;
         for pending in ready {
+            if pending.salvage {
+                let Engine { shared, partitions, .. } = self;
+                let mut held = Vec::new();
+                for (id, epoch) in pending.partitions {
+                    let Some(partition) = partitions.get_mut(id.index()) else { continue };
+                    held.extend(partition.salvage(shared, epoch));
+                }
+                let report = Report::Held(held);
+                let me = shared.me;
+                if pending.controller == me {
+                    self.controller.report(self.shared.now, me, report);
+                } else {
+                    let report = Message::Report { from: me, report, relayed: true };
+                    shared.peers.send_control(pending.controller, &report);
+                }
+                continue;
+            }
             let mut sealed = Vec::new();
             for (id, epoch) in pending.partitions {
                 let Some(partition) = self.partitions.get_mut(id.index()) else { continue };

@@ -176,26 +176,8 @@ impl Shared {
     pub(super) fn set_table(&mut self, table: Arc<Table>) -> Arc<Table> {
         self.peers.table_version = table.version;
         let before = std::mem::replace(&mut self.table, table);
-        self.copies_min = self.copies_min_of_table();
+        self.copies_min = self.table.copies_needed();
         before
-    }
-
-    /// Copies that a write needs: `min_copies`, or all members if they are fewer.
-    ///
-    /// Dead members count in clusters that go on by majority; a small cluster's survivor goes on alone.
-    fn copies_min_of_table(&self) -> usize {
-        let settings = &self.table.settings;
-        let by_majority = match settings.survival {
-            Survival::Auto => self.table.ever_three,
-            Survival::Majority => true,
-            Survival::Takeover => false,
-        };
-        let members = self.data_members(|status| match status {
-            MemberStatus::Up => true,
-            MemberStatus::Leaving => false,
-            MemberStatus::Down => by_majority,
-        });
-        usize::from(settings.min_copies.min(settings.replicas)).min(members.max(1))
     }
 
     /// Whether the table lists the full number of complete copies on live nodes, so that one here is

@@ -49,4 +49,45 @@ pub struct Stats {
     pub frames_foreign: u64,
     /// Breaches of an invariant noticed and contained.
     pub invariant_alarms: u64,
+    /// What members said and shouldn't have, by reason.
+    pub refused: Refused,
+    /// Entries that were here, acknowledged or not, and not in the later incarnation joined.
+    pub divergent: u64,
+    /// Partitions taken up again from a former copy here.
+    pub recovered: u64,
+}
+
+/// Well-formed messages that were refused, and nothing changed by them. A few of `epoch` and `sender`
+/// are normal around failovers: what was on its way arrives late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Bodies that don't decode or fail their checksum.
+    pub malformed: u64,
+    /// Of another incarnation of the cluster.
+    pub incarnation: u64,
+    /// Of a reign that is over, or one not known here.
+    pub epoch: u64,
+    /// Sequences that cannot be: beyond what was sent, or overflowing.
+    pub sequence: u64,
+    /// Of a partition that the cluster doesn't have.
+    pub partition: u64,
+    /// From a node that has no say in the matter.
+    pub sender: u64,
+    /// Larger than what is allowed.
+    pub oversize: u64,
+}
+
+impl Refused {
+    /// The counts by name.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("malformed", self.malformed),
+            ("incarnation", self.incarnation),
+            ("epoch", self.epoch),
+            ("sequence", self.sequence),
+            ("partition", self.partition),
+            ("sender", self.sender),
+            ("oversize", self.oversize),
+        ]
+    }
 }

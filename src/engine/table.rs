@@ -11,7 +11,7 @@ mod tests;
 
 pub use apply::Applied;
 
-use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot, TableVersion};
+use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Sequence, Slot, TableVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -122,6 +122,19 @@ pub struct Assignment {
     pub isr: Vec<NodeId>,
     /// Attached to every write, not yet complete.
     pub learners: Vec<NodeId>,
+    /// Replicas counted out that, with what the learners have taken since, may still hold every
+    /// acknowledged write. While there are any, the primary reads and commits only with a learner.
+    pub former: Vec<Former>,
+}
+
+/// An in-sync replica that was counted out and may be recovered from, without loss, should the others
+/// die before a learner is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Who.
+    pub node: NodeId,
+    /// Up to here its log is that of the reigns since: where a primary began without it.
+    pub shared_until: Sequence,
 }
 
 /// A named map and its defaults.
@@ -223,6 +236,22 @@ pub enum TableChange {
         primary: NodeId,
         /// The complete copies that go on, some of those before.
         isr: Vec<NodeId>,
+        /// The last record of the next primary; the highest there is if the same goes on.
+        last: Sequence,
+    },
+    /// Nobody of the in-sync set lives: `primary`, who kept a former copy or had just become complete,
+    /// goes on with it at `epoch + 1`.
+    ///
+    /// Unless an operator `accepted` the loss, only a copy that the table still counts on.
+    Recover {
+        /// The partition.
+        partition: PartitionId,
+        /// Its epoch so far.
+        epoch: Epoch,
+        /// The next primary, the only copy.
+        primary: NodeId,
+        /// Whether acknowledged writes may be missing, by an operator's decision.
+        accepted: bool,
     },
     /// The drained primary hands over to an in-sync replica: `epoch + 1`.
     Handover {
@@ -325,11 +354,24 @@ impl Table {
         usize::from(self.settings.replicas).min(self.owners().count())
     }
 
-    /// Copies a write needs now: `min_copies`, or one on each owner if they are fewer; at least 1.
+    /// Copies a write needs now: `min_copies`, or one on each member with data if they are fewer; at
+    /// least 1.
     ///
-    /// A single node serves with its one copy (DESIGN "Small clusters").
-    pub fn min_copies_wanted(&self) -> usize {
-        usize::from(self.settings.min_copies).min(self.owners().count()).max(1)
+    /// Dead members count in clusters that go on by majority; a small cluster's survivor goes on alone
+    /// (DESIGN "Small clusters"). Those that leave don't.
+    pub fn copies_needed(&self) -> usize {
+        let by_majority = match self.settings.survival {
+            Survival::Auto => self.ever_three,
+            Survival::Majority => true,
+            Survival::Takeover => false,
+        };
+        let counts = |member: &&Member| match member.status {
+            MemberStatus::Up => true,
+            MemberStatus::Leaving => false,
+            MemberStatus::Down => by_majority,
+        };
+        let members = self.members.values().filter(|member| member.weight > 0).filter(counts).count();
+        usize::from(self.settings.min_copies.min(self.settings.replicas)).min(members.max(1))
     }
 
     /// Whether a partition was assigned and no live member has a complete copy of it.

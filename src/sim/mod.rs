@@ -14,6 +14,8 @@ pub mod faults;
 pub mod linearizability;
 pub mod network;
 pub mod random;
+#[cfg(test)]
+mod recovery_tests;
 pub mod scenario;
 pub mod tamper;
 pub mod workload;

@@ -147,10 +147,10 @@ impl Seals {
                 let load = led.get(&node).copied().unwrap_or_default();
                 (last, stays(node), wanted, Reverse(load), Reverse(node))
             });
-            let Some(&(primary, _)) = successor else { continue };
+            let Some(&(primary, last)) = successor else { continue };
             let isr = promised.iter().map(|&(node, _)| node).collect();
             let epoch = sealing.epoch;
-            if draft.push(TableChange::Failover { partition, epoch, primary, isr }) {
+            if draft.push(TableChange::Failover { partition, epoch, primary, isr, last }) {
                 *led.entry(primary).or_default() += 1;
             }
         }

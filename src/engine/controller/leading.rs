@@ -8,8 +8,9 @@ use super::message::{Report, Sealed};
 use super::observed::Observed;
 use super::reconcile::{assign, attach, complete_copies, prune, retire, trim};
 use super::requests::{Pauses, Requests, Urgency};
+use super::salvage::Salvage;
 use super::{ControllerConfig, ControllerOutput, ControllerStatus};
-use crate::engine::ids::{Epoch, NodeId};
+use crate::engine::ids::{Epoch, NodeId, Sequence};
 use crate::engine::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use crate::engine::time::Now;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,7 @@ pub(super) struct Leading {
     table: Arc<Table>,
     goal: Goal,
     seals: Seals,
+    salvage: Salvage,
     handovers: Handovers,
     requests: Requests,
     pauses: Pauses,
@@ -45,6 +47,7 @@ impl Leading {
             table,
             goal: Goal::default(),
             seals: Seals::default(),
+            salvage: Salvage::default(),
             handovers: Handovers::default(),
             requests: Requests::default(),
             pauses: Pauses::default(),
@@ -111,6 +114,26 @@ impl Leading {
         if let Report::HandoverCancel { partition, .. } = report {
             self.handovers.withdrawn(now, partition);
         }
+        match report {
+            Report::AcceptLoss => {
+                self.salvage.accept(now, &self.table);
+                self.orders_stale = true;
+                self.wake(now, config.coalesce_ms);
+                return;
+            }
+            Report::Held(held) => {
+                self.salvage.held(from, &held);
+                self.orders_stale = true;
+                self.wake(now, config.coalesce_ms);
+                return;
+            }
+            Report::Merged { partition, epoch, learner } => {
+                self.salvage.merged(from, learner, partition, epoch);
+                self.wake(now, config.coalesce_ms);
+                return;
+            }
+            _ => {}
+        }
         match self.requests.take(&self.table, from, report) {
             Urgency::None => {}
             Urgency::Soon => self.wake(now, config.coalesce_ms),
@@ -152,6 +175,7 @@ impl Leading {
         }
         if alarm || std::mem::take(&mut self.orders_stale) {
             self.seals.follow(now, config, &self.table, outputs);
+            self.salvage.follow(now, config, &self.table, outputs);
             self.handovers.follow(now, config, &self.table, &self.goal, outputs);
             self.alarm_us = self.next_alarm_us(now, config, observed);
         }
@@ -165,6 +189,12 @@ impl Leading {
         self.requests.change_members(&mut draft);
         self.goal.update(&draft.table);
         self.seals.conclude(now, config, &self.goal, &mut draft);
+        for (partition, epoch) in self.salvage.conclude(now, config, &mut draft) {
+            if let [primary, backups @ ..] = self.goal.of(partition) {
+                let (primary, backups) = (*primary, backups.to_vec());
+                draft.push(TableChange::AcceptLoss { partition, epoch, primary, backups });
+            }
+        }
         let hesitates = |primary: NodeId, gone: NodeId| {
             let since_us = self.since_us(now, gone, MemberStatus::Down);
             primary != config.me && observed.is_suspect(primary) && now.mono_us < since_us + HESITATION_US
@@ -226,7 +256,9 @@ impl Leading {
                 let live = |node: &NodeId| draft.table.is_live(*node);
                 let isr: Vec<NodeId> = assignment.isr.iter().copied().filter(live).collect();
                 let epoch = assignment.epoch;
-                draft.push(TableChange::Failover { partition, epoch, primary: node, isr });
+                // The same log goes on: whoever is left out has a part of it.
+                let last = Sequence(u64::MAX);
+                draft.push(TableChange::Failover { partition, epoch, primary: node, isr, last });
             }
         }
     }
@@ -260,6 +292,7 @@ impl Leading {
         });
         members
             .chain(self.seals.alarms_us(config))
+            .chain(self.salvage.alarms_us(config))
             .chain(self.handovers.alarms_us(config))
             .chain(self.pauses.alarms_us())
             .filter(|&at_us| at_us > now.mono_us)

@@ -47,6 +47,49 @@ pub enum Report {
     DefineMap(MapDefinition),
     /// An operator accepts the loss of every partition that is dead now.
     AcceptLoss,
+    /// The answer to [`Order::Salvage`]. It may come in parts.
+    Held(Vec<Held>),
+    /// The answer to [`Order::Merge`], from the node that took the records over.
+    Merged {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch promised for its recovery.
+        epoch: Epoch,
+        /// Whose records they were.
+        learner: NodeId,
+    },
+}
+
+/// What a member holds of a partition without a live in-sync copy, once it has promised the next epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The promised epoch, as in the order.
+    pub epoch: Epoch,
+    /// Its complete copy, if any: the epoch it was last in force in, and its last record.
+    pub copy: Option<(Epoch, Sequence)>,
+    /// Whether that copy was complete in the reign that ended: a learner that the table doesn't show
+    /// as complete yet.
+    pub current: bool,
+    /// What it took as a learner.
+    pub taken: Taken,
+}
+
+/// What a learner took since the table lists it as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Taken {
+    /// It never attached: no write waited for it.
+    Nothing,
+    /// All records after `after` up to `last`.
+    Records {
+        /// It attached here.
+        after: Sequence,
+        /// The last it has.
+        last: Sequence,
+    },
+    /// It attached, and lost what it had.
+    Lost,
 }
 
 /// What the controller orders a member to do. Sent again until the table shows the result.
@@ -67,6 +110,24 @@ pub enum Order {
         /// The primary's epoch.
         epoch: Epoch,
         /// The in-sync replica that is to take over.
+        to: NodeId,
+    },
+    /// To whom kept a former copy or is a learner of a partition without a live in-sync copy: promise
+    /// and answer as for [`Order::Seal`], with [`Report::Held`].
+    Salvage {
+        /// The dead primary.
+        deposed: NodeId,
+        /// Partitions and the epochs to promise: one above the table's.
+        partitions: Vec<(PartitionId, Epoch)>,
+    },
+    /// To a learner: pass what was taken since it attached on to `to`, who kept a former copy and then
+    /// reports [`Report::Merged`].
+    Merge {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch promised for its recovery.
+        epoch: Epoch,
+        /// Who completes its copy with it.
         to: NodeId,
     },
 }

@@ -17,11 +17,12 @@ mod message;
 mod observed;
 mod reconcile;
 mod requests;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod voters;
 
-pub use message::{Order, Report, Sealed, SealedPartition};
+pub use message::{Held, Order, Report, Sealed, SealedPartition, Taken};
 pub use voters::{may_take_over, voters};
 
 use super::ids::{NodeId, PartitionId};

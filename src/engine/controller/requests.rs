@@ -27,7 +27,6 @@ pub(super) struct Requests {
     cancelled: BTreeMap<PartitionId, Epoch>,
     lagging: BTreeMap<(PartitionId, NodeId), Epoch>,
     maps: Vec<MapDefinition>,
-    accepted: BTreeMap<PartitionId, Epoch>,
 }
 
 /// How soon a report wants a decision.
@@ -78,20 +77,15 @@ impl Requests {
                 self.maps.push(definition);
                 Urgency::Soon
             }
-            Report::AcceptLoss => {
-                for partition in table.partition_ids().filter(|&id| table.is_dead(id)) {
-                    if let Some(assignment) = table.assignment(partition) {
-                        self.accepted.insert(partition, assignment.epoch);
-                    }
-                }
-                Urgency::Soon
-            }
             Report::Completed { .. }
             | Report::HandoverReady { .. }
             | Report::HandoverCancel { .. }
             | Report::Lagging { .. }
             | Report::Leave
-            | Report::DefineMap(_) => Urgency::None,
+            | Report::DefineMap(_)
+            | Report::AcceptLoss
+            | Report::Held(_)
+            | Report::Merged { .. } => Urgency::None,
         }
     }
 
@@ -127,8 +121,6 @@ impl Requests {
             Some(id) => table.map_defaults(id) != map.defaults,
             None => table.maps.len() < MAP_COUNT_MAX,
         });
-        self.accepted
-            .retain(|&partition, &mut epoch| at(partition, epoch).is_some() && table.is_dead(partition));
     }
 
     /// New members, and leavers.
@@ -176,12 +168,6 @@ impl Requests {
                 // Without anybody else, it had better try again soon.
                 let pause_us = if replaced { pause_us } else { pause_us / 5 };
                 pauses.pause(partition, node, now.mono_us.saturating_add(pause_us));
-            }
-        }
-        for (&partition, &epoch) in &self.accepted {
-            if let [primary, backups @ ..] = goal.of(partition) {
-                let (primary, backups) = (*primary, backups.to_vec());
-                draft.push(TableChange::AcceptLoss { partition, epoch, primary, backups });
             }
         }
         for map in &self.maps {

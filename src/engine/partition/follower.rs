@@ -27,7 +27,7 @@ impl Partition {
             return Err(Refusal::Unknown);
         }
         if let Some(staging) = &mut self.staging {
-            return staging.records(shared, frame, message);
+            return staging.records(shared, message);
         }
         let Some(copy) = &mut self.copy else { return Err(Refusal::Unknown) };
         if !copy.is_current(self.epoch) {
@@ -66,7 +66,7 @@ impl Partition {
             return None;
         }
         if self.promised < epoch {
-            self.flush_for_seal(shared);
+            self.flush(shared);
             self.promised = epoch;
         }
         let copy = self.copy.as_ref()?;

@@ -12,6 +12,7 @@
 pub mod follower;
 pub mod handover;
 pub mod primary;
+pub mod salvage;
 pub mod snapshot;
 
 use super::dedup::{DedupLimits, DedupTable};
@@ -25,6 +26,7 @@ use super::table::Assignment;
 use super::time::Now;
 use bytes::Bytes;
 use primary::Primary;
+use salvage::Merging;
 use snapshot::Staging;
 use std::collections::VecDeque;
 
@@ -42,6 +44,10 @@ pub struct Partition {
     pub copy: Option<Copy>,
     /// A copy in the making.
     pub staging: Option<Box<Staging>>,
+    /// Whether it attached since the table lists it as a learner: writes may have waited for it.
+    took: bool,
+    /// What a former copy is being completed with.
+    merging: Option<Merging>,
 }
 
 /// What a node is to a partition.
@@ -133,6 +139,16 @@ impl Tail {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The sequence of the first record held.
+    pub fn first(&self) -> Option<Sequence> {
+        self.groups.front().map(|group| group.first)
+    }
+
+    /// The sequence of the last record held.
+    pub fn last(&self) -> Option<Sequence> {
+        self.groups.back().map(Group::last)
     }
 
     /// All groups.
@@ -235,6 +251,8 @@ impl Partition {
             role: Role::Bystander,
             copy: None,
             staging: None,
+            took: false,
+            merging: None,
         }
     }
 
@@ -275,7 +293,14 @@ impl Partition {
             self.copy = Some(Copy::empty(assignment.epoch));
         }
 
+        self.merging = None;
         if in_sync && assignment.primary == shared.me {
+            if let Some(copy) = &mut self.copy {
+                // Named again, after all: recovered from.
+                shared.stats.recovered += u64::from(copy.former);
+                copy.former = false;
+            }
+            self.took = false;
             self.drop_staging(shared);
             if self.is_primary() && !new_epoch {
                 self.update_ack_set(shared, assignment);
@@ -286,6 +311,8 @@ impl Partition {
             }
         } else {
             self.step_down(shared);
+            let learned = matches!(self.role, Role::Follower { in_sync: false, .. });
+            self.took &= learned;
             self.role = if in_sync || assignment.learners.contains(&shared.me) {
                 Role::Follower { primary: assignment.primary, in_sync }
             } else {

@@ -66,6 +66,7 @@ impl Follower {
 /// A reply held back until its records are committed and its read is covered by leases.
 struct Waiter {
     sequence: Sequence,
+    since_us: u64,
     asker: Asker,
     reply: ReplyBytes,
     /// A read: needs valid leases when it leaves.
@@ -88,6 +89,8 @@ pub struct Primary {
     pub handover: Option<Handover>,
     /// Replicas just dropped that may believe in a lease of ours on their own reads until then.
     hold_commits_until_us: u64,
+    /// Whether the table names former copies that may be recovered from, should this one be lost.
+    replaceable: bool,
 }
 
 /// Stands among the pending keys for a record that concerns all of them.
@@ -133,14 +136,19 @@ impl Partition {
         }
         let writes = op.spec.is_write();
         let start = out.len();
-        if primary.handover.is_some() && !writes && read_would_write(shared, copy, op) {
-            return Executed::NotNow(Unavailable::ChangingHands);
+        let short = primary.is_short(shared);
+        if !writes && (short || primary.handover.is_some()) && read_would_write(shared, copy, op) {
+            return Executed::NotNow(if short {
+                Unavailable::CopiesShort
+            } else {
+                Unavailable::ChangingHands
+            });
         }
         if writes {
             if primary.handover.is_some() || copy.tail.bytes() > shared.config.tail_bytes_max {
                 return Executed::NotNow(Unavailable::ChangingHands);
             }
-            if primary.ack_set_len() < shared.copies_min() {
+            if short {
                 return Executed::NotNow(Unavailable::CopiesShort);
             }
             if let Some(id) = op.exactly_once {
@@ -192,7 +200,7 @@ impl Partition {
     /// Runs the housekeeping of the primary: expiry in bounded steps.
     pub fn sweep(&mut self, shared: &mut Shared, budget: usize) -> usize {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return 0 };
-        if self.promised > self.epoch || primary.handover.is_some() {
+        if self.promised > self.epoch || primary.handover.is_some() || primary.is_short(shared) {
             return 0;
         }
         let mut swept = 0;
@@ -207,7 +215,7 @@ impl Partition {
     /// that are over their own bounds.
     pub fn evict(&mut self, shared: &mut Shared) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
-        if self.promised > self.epoch || primary.handover.is_some() {
+        if self.promised > self.epoch || primary.handover.is_some() || primary.is_short(shared) {
             return false;
         }
         let logged = primary.evict_some(shared, copy, self.id, self.epoch);
@@ -256,6 +264,15 @@ impl Partition {
         }
         follower.progress_us = shared.now.mono_us;
         follower.lagging_since_us = None;
+        let caught_up = follower.sent > follower.acked;
+        if let Some(copy) = &self.copy
+            && !caught_up
+            && copy.tail.last().is_some_and(|last| sequence < last)
+            && let Some(index) = primary.followers.iter().position(|follower| follower.node == node)
+        {
+            // It is behind, and what was sent to it is all there: the next stretch.
+            primary.resend(shared, copy, self.id, self.epoch, index);
+        }
         self.advance_commit(shared);
         self.advance_handover(shared);
     }
@@ -337,7 +354,19 @@ impl Partition {
             primary.tick_snapshot(shared, copy, self.id, self.epoch, index);
         }
         self.advance_commit(shared);
+        self.tick_waiters(shared);
         self.tick_handover(shared);
+    }
+
+    /// Nobody waits for copies or leases for ever.
+    fn tick_waiters(&mut self, shared: &mut Shared) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let reason = if primary.is_short(shared) { Unavailable::CopiesShort } else { Unavailable::NoPrimary };
+        let before_us = shared.now.mono_us.saturating_sub(shared.config.patience_us);
+        while primary.waiters.front().is_some_and(|waiter| waiter.since_us < before_us) {
+            let Some(waiter) = primary.waiters.pop_front() else { break };
+            disappoint(shared, waiter.asker, waiter.reads, reason);
+        }
     }
 
     /// Whether [`Partition::tick_primary`] has anything to look after.
@@ -406,6 +435,7 @@ impl Partition {
     pub(super) fn update_ack_set(&mut self, shared: &mut Shared, assignment: &Assignment) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
+        primary.replaceable = !assignment.former.is_empty();
         // Send what is executed before the set changes: a group has one fate.
         if primary.log.count() > 0 && !primary.followers.is_empty() {
             primary.send_log(shared, copy, self.id, self.epoch);
@@ -477,27 +507,15 @@ impl Partition {
             return;
         };
         for waiter in primary.waiters.drain(..) {
-            match (waiter.asker, waiter.again, waiter.reads) {
-                (Asker::Nobody, ..) => {}
-                (Asker::Local(ticket), Some(op), _) => {
+            match (waiter.asker, waiter.again) {
+                (Asker::Local(ticket), Some(op)) => {
                     shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us()))
                 }
-                (Asker::Local(ticket), None, true) => {
-                    shared.complete_error(ticket, Unavailable::ChangingHands.resp_error());
-                }
-                (Asker::Local(ticket), None, false) => {
-                    shared.stats.in_doubt += 1;
-                    shared.complete_error(ticket, IN_DOUBT);
-                }
-                (Asker::Node(node, id), _, reads) => {
-                    let outcome = if reads {
-                        ForwardOutcome::Stale(shared.table.version)
-                    } else {
-                        shared.stats.in_doubt += 1;
-                        ForwardOutcome::InDoubt
-                    };
+                (Asker::Node(node, id), _) if waiter.reads => {
+                    let outcome = ForwardOutcome::Stale(shared.table.version);
                     shared.peers.send(node, &Message::ForwardReply { id, outcome, reply: &[] });
                 }
+                (asker, _) => disappoint(shared, asker, waiter.reads, Unavailable::ChangingHands),
             }
         }
         for follower in &mut primary.followers {
@@ -508,11 +526,6 @@ impl Partition {
             tracing::debug!(partition = %self.id, "stepping down with unsent effects");
         }
         shared.wake_parked(self.id);
-    }
-
-    /// Sends executed effects on, so that `last` is what the others can reach.
-    pub fn flush_for_seal(&mut self, shared: &mut Shared) {
-        self.flush(shared);
     }
 
     /// Commits what every member of the ack set has, and answers who waited for it.
@@ -555,6 +568,20 @@ fn read_would_write(shared: &Shared, copy: &Copy, op: &Op<'_>) -> bool {
     shared.table.map_defaults(op.map).idle_ms > 0 || op.spec.keys.of(op.args).any(expired)
 }
 
+/// Tells who waited for a commit or a lease in vain.
+fn disappoint(shared: &mut Shared, asker: Asker, reads: bool, reason: Unavailable) {
+    shared.stats.in_doubt += u64::from(!reads && asker != Asker::Nobody);
+    match asker {
+        Asker::Nobody => {}
+        Asker::Local(ticket) if reads => shared.complete_error(ticket, reason.resp_error()),
+        Asker::Local(ticket) => shared.complete_error(ticket, IN_DOUBT),
+        Asker::Node(node, id) => {
+            let outcome = if reads { ForwardOutcome::Expired(reason) } else { ForwardOutcome::InDoubt };
+            shared.peers.send(node, &Message::ForwardReply { id, outcome, reply: &[] });
+        }
+    }
+}
+
 /// The error for a write whose outcome is unknown.
 pub const IN_DOUBT: &str = "INDOUBT The write was sent and its outcome is unknown";
 
@@ -574,16 +601,23 @@ impl Primary {
         !self.waiters.is_empty()
     }
 
+    /// What was executed while enough copies took part is acknowledged only if enough still do.
     fn may_commit(&self, shared: &Shared) -> bool {
-        shared.now.mono_us >= self.hold_commits_until_us
+        shared.now.mono_us >= self.hold_commits_until_us && !self.is_short(shared)
     }
 
-    /// Whether every member of the ack set lets this node read now.
+    /// Whether fewer copies take part than a write needs.
+    fn is_short(&self, shared: &Shared) -> bool {
+        self.ack_set_len() < shared.copies_min()
+    }
+
+    /// Whether every member of the ack set lets this node read now; and every learner, attached or
+    /// not, while a former copy might be recovered with its help.
     fn leased(&self, shared: &Shared) -> bool {
         let now_us = shared.now.mono_us;
         self.followers
             .iter()
-            .filter(|follower| follower.attached)
+            .filter(|follower| follower.attached || self.replaceable)
             .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
     }
 
@@ -709,7 +743,8 @@ impl Primary {
             Asker::Local(_) => again.map(OwnedOp::new),
             _ => None,
         };
-        self.waiters.push_back(Waiter { sequence, asker, reply, reads, again });
+        let since_us = shared.now.mono_us;
+        self.waiters.push_back(Waiter { sequence, since_us, asker, reply, reads, again });
         shared.mark_restless(partition);
         Executed::Waiting
     }
@@ -836,12 +871,12 @@ impl Partition {
 
     /// Room in the snapshot window to `node`: goes on streaming to it.
     pub fn pump_to(&mut self, shared: &mut Shared, node: NodeId) {
-        let (id, epoch) = (self.id, self.epoch);
+        let id = self.id;
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         if let Some(index) =
             primary.followers.iter().position(|follower| follower.node == node && follower.attached)
         {
-            primary.pump(shared, copy, id, epoch, index);
+            primary.pump(shared, copy, id, index);
         }
     }
 }

@@ -13,8 +13,7 @@ use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, Version};
 use crate::engine::message::{Message, Records, Refusal, SnapshotVerdict};
 use crate::engine::record::{self, Effect};
 use crate::engine::shared::Shared;
-use crate::engine::store::KeyRef;
-use bytes::Bytes;
+use crate::engine::store::{Arena, EntryView, KeyRef};
 use std::collections::{BTreeMap, HashMap};
 
 /// A snapshot on its way to a learner.
@@ -61,6 +60,10 @@ pub struct Staging {
     overrides: HashMap<(MapId, Box<[u8]>), Override>,
     cleared: Vec<(MapId, Version)>,
     chunks: u64,
+    /// Where it attached: records from here on came as such.
+    after: Sequence,
+    /// The version of the first of them; none is older.
+    first_version: Option<Version>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +109,12 @@ impl Primary {
         let follower = &mut self.followers[index];
         let Some(sending) = &mut follower.sending else { return };
         sending.attached_us = shared.now.mono_us;
-        // Records not sent yet go to the learner like all later ones.
-        let after = Sequence(copy.last.0 - unsent);
+        // What isn't committed goes to the learner like all later records: what is acknowledged from
+        // now on, it has got as a record.
+        let executed = Sequence(copy.last.0 - unsent);
+        let kept_from = copy.tail.first().map(|first| Sequence(first.0.saturating_sub(1)));
+        // Never before the commit: a learner's last record bounds what was acknowledged.
+        let after = kept_from.filter(|&after| after >= copy.commit).unwrap_or(executed);
         follower.sent = after;
         let attach = Message::Attach { partition: id, epoch, attempt: sending.attempt, after };
         shared.peers.send(follower.node, &attach);
@@ -149,18 +156,11 @@ impl Primary {
         if sending.end_sent_us.is_some_and(|sent| now_us >= sent + END_REPEAT_US) {
             sending.end_sent_us = None;
         }
-        self.pump(shared, copy, id, epoch, index);
+        self.pump(shared, copy, id, index);
     }
 
     /// Sends chunks while the window to the learner's node has room, then the end.
-    pub(super) fn pump(
-        &mut self,
-        shared: &mut Shared,
-        copy: &mut Copy,
-        id: PartitionId,
-        _epoch: Epoch,
-        index: usize,
-    ) {
+    pub(super) fn pump(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, index: usize) {
         let node = self.followers[index].node;
         let unsent = self.unsent();
         let Some(sending) = &mut self.followers[index].sending else { return };
@@ -179,17 +179,7 @@ impl Primary {
                 while entries.len() < shared.config.chunk_bytes {
                     sending.cursor = copy.shard.scan(&shared.arena, sending.cursor, 16, |entry| {
                         sent += 1;
-                        record::encode(
-                            &Effect::Put {
-                                map: entry.map,
-                                key: entry.key,
-                                value: entry.value,
-                                kind: entry.kind,
-                                expire_at_ms: entry.expire_at_ms,
-                                version: entry.version,
-                            },
-                            &mut entries,
-                        );
+                        record::encode(&put_of(entry), &mut entries);
                     });
                     if sending.cursor == 0 {
                         sending.scanned = true;
@@ -243,6 +233,18 @@ impl Primary {
     }
 }
 
+/// An entry as the record that makes it.
+fn put_of<'a>(entry: &EntryView<'a>) -> Effect<'a> {
+    Effect::Put {
+        map: entry.map,
+        key: entry.key,
+        value: entry.value,
+        kind: entry.kind,
+        expire_at_ms: entry.expire_at_ms,
+        version: entry.version,
+    }
+}
+
 impl Partition {
     /// The learner is ready for records.
     pub fn attached(&mut self, shared: &mut Shared, from: NodeId, attempt: u64) {
@@ -270,14 +272,14 @@ impl Partition {
                 return;
             }
         }
-        primary.pump(shared, copy, id, epoch, index);
+        primary.pump(shared, copy, id, index);
         shared.mark_restless(id);
         shared.wake_parked(id);
     }
 
     /// A chunk was applied: the window opens.
     pub fn snapshot_acked(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, number: u32) {
-        let (id, epoch) = (self.id, self.epoch);
+        let id = self.id;
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
         let Some(sending) = &mut primary.followers[index].sending else { return };
@@ -287,7 +289,7 @@ impl Partition {
         if let Some(bytes) = sending.unacked.remove(&number) {
             sending.last_progress_us = shared.now.mono_us;
             shared.snapshot_landed(from, bytes);
-            primary.pump(shared, copy, id, epoch, index);
+            primary.pump(shared, copy, id, index);
         }
     }
 
@@ -358,7 +360,16 @@ impl Partition {
             copy.last = after;
             // What of it is committed, the primary will say.
             let overrides = HashMap::new();
-            let staging = Staging { copy, attempt, primary: from, overrides, cleared: Vec::new(), chunks: 0 };
+            let staging = Staging {
+                copy,
+                attempt,
+                primary: from,
+                overrides,
+                cleared: Vec::new(),
+                chunks: 0,
+                after,
+                first_version: None,
+            };
             self.staging = Some(Box::new(staging));
         } else if let Some(staging) = &mut self.staging
             && staging.chunks == 0
@@ -366,7 +377,9 @@ impl Partition {
         {
             // The attach was repeated further on; the snapshot, not yet begun, covers what is between.
             staging.copy.last = after;
+            staging.after = after;
         }
+        self.took = true;
         shared.peers.send(from, &Message::Attached { partition: self.id, attempt });
     }
 
@@ -451,12 +464,7 @@ impl Partition {
 
 impl Staging {
     /// Records for a copy in the making: as for a complete one, remembering what chunks must not undo.
-    pub(super) fn records(
-        &mut self,
-        shared: &mut Shared,
-        frame: &Bytes,
-        message: &Records<'_>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn records(&mut self, shared: &mut Shared, message: &Records<'_>) -> Result<(), Refusal> {
         let copy = &mut self.copy;
         if message.first > copy.last.next() {
             return Err(Refusal::Gap(copy.last.next()));
@@ -476,6 +484,9 @@ impl Staging {
         let mut rest = message.records;
         while !rest.is_empty() {
             let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };
+            if self.first_version.is_none() && !matches!(effect, Effect::Remember(_)) {
+                self.first_version = Some(effect.version());
+            }
             match effect {
                 Effect::Put { map, key, .. } => {
                     self.overrides.remove(&(map, Box::from(key)));
@@ -506,8 +517,51 @@ impl Staging {
             );
         }
         copy.last = last;
-        let _ = frame;
         Ok(())
+    }
+
+    /// Where it attached.
+    pub(super) fn after(&self) -> Sequence {
+        self.after
+    }
+
+    /// What the records taken since have made of the keys they touched, in parts of about
+    /// `part_bytes` to be applied in order; at least one.
+    pub(super) fn overlay(&self, arena: &Arena, part_bytes: usize, parts: &mut Vec<Vec<u8>>) {
+        parts.push(Vec::new());
+        let Some(first_version) = self.first_version else { return };
+        let mut push = |effect: &Effect<'_>| {
+            if parts.last().is_none_or(|part| part.len() >= part_bytes) {
+                parts.push(Vec::new());
+            }
+            if let Some(part) = parts.last_mut() {
+                record::encode(effect, part);
+            }
+        };
+        for &(map, version) in &self.cleared {
+            push(&Effect::Clear { map, version });
+        }
+        let mut overrides: Vec<_> = self.overrides.iter().collect();
+        overrides.sort_unstable_by_key(|(key, _)| *key);
+        for ((map, key), change) in overrides {
+            push(&match *change {
+                Override::Deleted(version) => Effect::Delete { map: *map, key, version },
+                Override::Expires(version, expire_at_ms) => {
+                    Effect::Expire { map: *map, key, expire_at_ms, version }
+                }
+            });
+        }
+        let mut cursor = 0;
+        loop {
+            cursor = self.copy.shard.scan(arena, cursor, 1_024, |entry| {
+                if entry.version >= first_version {
+                    push(&put_of(entry));
+                }
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
     }
 
     fn chunk(&mut self, shared: &mut Shared, entries: &[u8]) -> Result<(), record::RecordError> {

@@ -4,10 +4,10 @@
 //! proposes, late, twice or while another one leads, the table stays consistent.
 
 use super::{
-    Assignment, COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, MapDefinition, Member, MemberStatus,
+    Assignment, COPIES_MAX, Former, MAP_COUNT_MAX, MEMBER_COUNT_MAX, MapDefinition, Member, MemberStatus,
     NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table, TableChange,
 };
-use crate::engine::ids::{Epoch, NodeId, PartitionId, TableVersion};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,7 @@ impl Table {
     /// and counted.
     pub fn apply(&mut self, entry: &[TableChange]) -> Applied {
         let applied = entry.iter().filter(|change| self.apply_change(change)).count();
+        self.forget_former();
         self.version = TableVersion(self.version.0 + 1);
         debug_assert_eq!(self.checks(), Ok(()));
         Applied { version: self.version, applied, skipped: entry.len() - applied }
@@ -53,17 +54,33 @@ impl Table {
                 })
             }
             TableChange::RemoveLearner { partition, epoch, node } => {
-                self.reign(*partition, *epoch).is_some_and(|assignment| take(&mut assignment.learners, *node))
+                self.reign(*partition, *epoch).is_some_and(|assignment| {
+                    let fits = take(&mut assignment.learners, *node);
+                    if fits {
+                        // It may be the only one that took writes since; nobody can tell any more.
+                        assignment.former.clear();
+                    }
+                    fits
+                })
             }
             TableChange::Complete { partition, epoch, node } => self.complete(*partition, *epoch, *node),
             TableChange::RemoveReplica { partition, epoch, node } => {
-                self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node)
+                let removed =
+                    self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node);
+                if removed && let Some(assignment) = self.partitions.get_mut(partition.index()) {
+                    // A backup until now: its log is part of the primary's.
+                    assignment.former.push(Former { node: *node, shared_until: Sequence(u64::MAX) });
+                }
+                removed
             }
             TableChange::RemoveLagging { partition, epoch, node } => {
                 self.primary_is_live(*partition) && self.remove_copy(*partition, *epoch, *node)
             }
-            TableChange::Failover { partition, epoch, primary, isr } => {
-                self.failover(*partition, *epoch, *primary, isr)
+            TableChange::Failover { partition, epoch, primary, isr, last } => {
+                self.failover(*partition, *epoch, *primary, isr, *last)
+            }
+            TableChange::Recover { partition, epoch, primary, accepted } => {
+                self.recover(*partition, *epoch, *primary, *accepted)
             }
             TableChange::Handover { partition, epoch, to } => {
                 let live = self.is_live(*to);
@@ -90,6 +107,17 @@ impl Table {
                     self.incarnation = *incarnation;
                 }
                 fits
+            }
+        }
+    }
+
+    /// Strikes the former copies without which a write may be acknowledged, or a read served, and
+    /// nobody that lives would know. Looked at once an entry: primaries see only whole entries.
+    fn forget_former(&mut self) {
+        let needed = self.copies_needed();
+        for assignment in &mut self.partitions {
+            if assignment.isr.len() >= needed || assignment.learners.is_empty() {
+                assignment.former.clear();
             }
         }
     }
@@ -187,7 +215,8 @@ impl Table {
         let fits = assignment.epoch == epoch;
         if fits {
             let epoch = epoch.next();
-            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, learners: Vec::new() };
+            let (learners, former) = (Vec::new(), Vec::new());
+            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, learners, former };
         }
         fits
     }
@@ -199,6 +228,7 @@ impl Table {
             let fits = vouched && take(&mut assignment.learners, node);
             if fits {
                 assignment.isr.push(node);
+                assignment.former.retain(|former| former.node != node);
             }
             fits
         })
@@ -217,7 +247,14 @@ impl Table {
             .is_some_and(|assignment| assignment.primary != node && take(&mut assignment.isr, node))
     }
 
-    fn failover(&mut self, partition: PartitionId, epoch: Epoch, primary: NodeId, isr: &[NodeId]) -> bool {
+    fn failover(
+        &mut self,
+        partition: PartitionId,
+        epoch: Epoch,
+        primary: NodeId,
+        isr: &[NodeId],
+        last: Sequence,
+    ) -> bool {
         let live = isr.iter().all(|&node| self.is_live(node));
         self.reign(partition, epoch).is_some_and(|assignment| {
             let fits = live
@@ -227,7 +264,30 @@ impl Table {
             if fits {
                 assignment.epoch = assignment.epoch.next();
                 assignment.primary = primary;
-                assignment.isr = isr.to_vec();
+                let left_out = std::mem::replace(&mut assignment.isr, isr.to_vec());
+                for former in &mut assignment.former {
+                    former.shared_until = former.shared_until.min(last);
+                }
+                let left_out = left_out.into_iter().filter(|node| !isr.contains(node));
+                assignment.former.extend(left_out.map(|node| Former { node, shared_until: last }));
+            }
+            fits
+        })
+    }
+
+    fn recover(&mut self, partition: PartitionId, epoch: Epoch, primary: NodeId, accepted: bool) -> bool {
+        let orphaned = self.is_dead(partition) && self.is_live(primary);
+        self.reign(partition, epoch).is_some_and(|assignment| {
+            let counted_on = !assignment.former.is_empty()
+                && (assignment.former.iter().any(|former| former.node == primary)
+                    || assignment.learners.contains(&primary));
+            let fits = orphaned && (accepted || counted_on);
+            if fits {
+                assignment.epoch = assignment.epoch.next();
+                assignment.primary = primary;
+                assignment.isr = vec![primary];
+                assignment.learners.clear();
+                assignment.former.clear();
             }
             fits
         })

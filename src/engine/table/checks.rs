@@ -45,6 +45,12 @@ impl Table {
         if holders.len() > COPIES_MAX {
             return fail("too many copies");
         }
+        if !assignment.former.is_empty() && assignment.learners.is_empty() {
+            return fail("former copies without a learner to vouch");
+        }
+        if assignment.former.len() > COPIES_MAX {
+            return fail("too many former copies");
+        }
         if !holders.iter().all(|node| self.members.contains_key(node)) {
             return fail("a copy on a stranger");
         }

@@ -113,7 +113,7 @@ fn a_leaver_is_not_counted_on() {
     assert!(one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Leaving)));
     assert!(!one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Up)));
     assert_eq!(table.replicas_wanted(), 1);
-    assert_eq!(table.min_copies_wanted(), 1);
+    assert_eq!(table.copies_needed(), 1);
     assert!(one(&mut table, remove(2)));
     assert!(one(&mut table, TableChange::RemoveMember(node(2))));
     assert!(!one(&mut table, TableChange::PutMember(member(2))), "an id is never used again");
@@ -151,6 +151,7 @@ fn a_failover_stays_within_the_copies() {
         epoch: Epoch(1),
         primary: node(primary),
         isr: isr.iter().copied().map(NodeId).collect(),
+        last: Sequence(7),
     };
     assert!(one(&mut table, learner(3)));
     assert!(one(&mut table, down(1)));
@@ -255,7 +256,7 @@ fn no_change_ever_spoils_the_table() {
                 11 => TableChange::RemoveLagging { partition, epoch, node: who },
                 12 => {
                     let isr = vec![who, other];
-                    TableChange::Failover { partition, epoch, primary: who, isr }
+                    TableChange::Failover { partition, epoch, primary: who, isr, last: Sequence(u64::MAX) }
                 }
                 13 => TableChange::Handover { partition, epoch, to: who },
                 _ => {

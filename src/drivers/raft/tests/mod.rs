@@ -335,6 +335,7 @@ fn the_largest_real_entries_fit() {
             epoch: crate::engine::ids::Epoch(u64::from(u32::MAX)),
             primary: nodes[0],
             isr: nodes.clone(),
+            last: crate::engine::ids::Sequence(0),
         })
         .collect();
     assert!(postcard::to_allocvec(&all).unwrap().len() <= ENTRY_BYTES_MAX);

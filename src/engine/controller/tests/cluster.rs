@@ -2,7 +2,7 @@
 //! counters of writes, a log that commits after a while. All checks are made at every entry.
 
 use crate::engine::controller::{
-    Controller, ControllerConfig, ControllerOutput, Order, Report, Sealed, SealedPartition,
+    Controller, ControllerConfig, ControllerOutput, Held, Order, Report, Sealed, SealedPartition, Taken,
 };
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence};
 use crate::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableChange, TableEntry};
@@ -269,6 +269,22 @@ impl Cluster {
                 let us = MS + self.below(15 * MS);
                 self.after(us, Event::Sealed(to, Sealed { deposed, partitions: answers }));
             }
+            Order::Salvage { partitions, .. } => {
+                // Nothing is kept here.
+                let held = partitions
+                    .into_iter()
+                    .map(|(partition, epoch)| Held {
+                        partition,
+                        epoch,
+                        copy: None,
+                        current: false,
+                        taken: Taken::Lost,
+                    })
+                    .collect();
+                let us = MS + self.below(15 * MS);
+                self.after(us, Event::Report(to, Report::Held(held)));
+            }
+            Order::Merge { .. } => {}
             Order::Handover { partition, epoch, to: heir } => {
                 let assignment = &self.table.partitions[partition.index()];
                 if assignment.epoch != epoch || assignment.primary != to {

@@ -1,0 +1,314 @@
+//! Salvage: a partition none of whose in-sync copies lives goes on from a former copy where that
+//! provably loses nothing, or where an operator accepted the loss.
+//!
+//! Why nothing is lost. Let X be counted out (`Assignment::former`) while P went on as primary. What
+//! was acknowledged before, X has acknowledged, too. What was acknowledged since needed
+//! `copies_needed` members, fewer than were left in sync, so a learner took it, too: one of those
+//! listed now, for to give one up strikes X from the list. All listed learners have promised the next
+//! epoch here, so nothing more is acknowledged, and let the leases that P reads by run out (P reads
+//! by those of all of them, see `Primary::leased`). A learner that attached at `after` and has come
+//! to `last` has all records between, as records, and every learner's `last` bounds what was ever
+//! acknowledged: P attaches learners no later than at its commit. So X, clean up to `shared_until`,
+//! is enough if no `last` is beyond it; and X with one learner's records is, if that learner
+//! attached no later than X's clean end and no `last` is beyond its own.
+
+use super::draft::Draft;
+use super::message::{Held, Order, Taken};
+use super::{ControllerConfig, ControllerOutput};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::table::{Assignment, Table, TableChange};
+use crate::engine::time::Now;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Who was asked for what they hold, and what they said.
+#[derive(Debug, Default)]
+pub(super) struct Salvage {
+    asked: BTreeMap<PartitionId, Asked>,
+    /// When each member was last asked about each dead primary.
+    sent_us: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// The dead primary's epoch.
+    epoch: Epoch,
+    since_us: u64,
+    /// By an operator's decision, whatever is found is good enough.
+    accepted: bool,
+    answers: BTreeMap<NodeId, Held>,
+    /// Who was to complete its copy with whose records, when that was last asked, and whether it has.
+    merge: Option<Merge>,
+    told: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Merge {
+    from: NodeId,
+    to: NodeId,
+    sent_us: Option<u64>,
+    done: bool,
+}
+
+/// What is to be done with a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Not all have answered.
+    Wait,
+    /// This copy is as good as can be had.
+    Recover(NodeId),
+    /// `to` has all of it once it has taken over what `from` took.
+    Merge { from: NodeId, to: NodeId },
+    /// Nobody has it for certain, or, after an operator's decision, at all.
+    Nothing,
+}
+
+impl Asked {
+    fn new(epoch: Epoch, since_us: u64, accepted: bool) -> Asked {
+        Asked { epoch, since_us, accepted, answers: BTreeMap::new(), merge: None, told: false }
+    }
+
+    /// Whose word matters: whoever may hold something.
+    fn concerned<'a>(&self, table: &'a Table, assignment: &'a Assignment) -> Vec<NodeId> {
+        if self.accepted {
+            return table.members.keys().copied().filter(|&node| table.is_live(node)).collect();
+        }
+        let former = assignment.former.iter().map(|former| former.node);
+        let nodes: BTreeSet<NodeId> =
+            former.filter(|&node| table.is_live(node)).chain(assignment.learners.iter().copied()).collect();
+        nodes.into_iter().collect()
+    }
+
+    fn verdict(&self, patient: bool, table: &Table, assignment: &Assignment) -> Verdict {
+        let concerned = self.concerned(table, assignment);
+        let complete = concerned.iter().all(|node| self.answers.contains_key(node));
+        if self.accepted {
+            let best = self
+                .answers
+                .iter()
+                .filter(|(node, _)| table.is_live(**node))
+                .filter_map(|(&node, held)| held.copy.map(|copy| (held.current, copy, node)))
+                .max();
+            return match best {
+                _ if !complete && patient => Verdict::Wait,
+                Some((_, _, node)) => Verdict::Recover(node),
+                None => Verdict::Nothing,
+            };
+        }
+        // Every listed learner has to promise: without one, the old primary might go on.
+        let Some(taken) = assignment
+            .learners
+            .iter()
+            .map(|node| self.answers.get(node).map(|held| (*node, held.taken)))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Verdict::Wait;
+        };
+        if !complete && patient {
+            return Verdict::Wait;
+        }
+        if taken.iter().any(|(_, taken)| *taken == Taken::Lost) {
+            return Verdict::Nothing;
+        }
+        let records = |taken: &Taken| match *taken {
+            Taken::Records { after, last } => Some((after, last)),
+            Taken::Nothing | Taken::Lost => None,
+        };
+        let reach = taken.iter().filter_map(|(_, taken)| records(taken)).map(|(_, last)| last).max();
+        // A learner that was complete already has all by itself.
+        let became_complete = assignment.learners.iter().find(|node| {
+            self.answers.get(node).is_some_and(|held| {
+                held.current && held.copy.is_some_and(|(_, last)| reach.is_none_or(|reach| reach <= last))
+            })
+        });
+        if let Some(&node) = became_complete {
+            return Verdict::Recover(node);
+        }
+        let mut former: Vec<(Sequence, NodeId)> = assignment
+            .former
+            .iter()
+            .filter(|former| table.is_live(former.node))
+            .filter_map(|former| {
+                let (epoch, last) = self.answers.get(&former.node)?.copy?;
+                (epoch >= assignment.origin).then_some((last.min(former.shared_until), former.node))
+            })
+            .collect();
+        former.sort_unstable();
+        for &(clean, node) in former.iter().rev() {
+            if reach.is_none_or(|reach| reach <= clean) {
+                return Verdict::Recover(node);
+            }
+            let witness = taken.iter().find(|(_, taken)| {
+                records(taken).is_some_and(|(after, last)| after <= clean && Some(last) == reach)
+            });
+            if let Some(&(from, _)) = witness {
+                return Verdict::Merge { from, to: node };
+            }
+        }
+        // Somebody who is away may come back with a better one.
+        let all_back = assignment.former.iter().all(|former| table.is_live(former.node));
+        if all_back { Verdict::Nothing } else { Verdict::Wait }
+    }
+}
+
+impl Salvage {
+    /// An operator accepts whatever can be had of the partitions that are dead now.
+    pub(super) fn accept(&mut self, now: Now, table: &Table) {
+        for partition in table.partition_ids().filter(|&id| table.is_dead(id)) {
+            let Some(assignment) = table.assignment(partition) else { continue };
+            let asked = self
+                .asked
+                .entry(partition)
+                .or_insert_with(|| Asked::new(assignment.epoch, now.mono_us, true));
+            if !asked.accepted || asked.epoch != assignment.epoch {
+                *asked = Asked::new(assignment.epoch, now.mono_us, true);
+            }
+        }
+        self.sent_us.clear();
+    }
+
+    /// Follows the table and sends what is due.
+    pub(super) fn follow(
+        &mut self,
+        now: Now,
+        config: &ControllerConfig,
+        table: &Table,
+        outputs: &mut VecDeque<ControllerOutput>,
+    ) {
+        let now_us = now.mono_us;
+        let mut orders: BTreeMap<(NodeId, NodeId), Vec<(PartitionId, Epoch)>> = BTreeMap::new();
+        for (partition, assignment) in table.partition_ids().zip(&table.partitions) {
+            if !table.is_dead(partition) {
+                if self.asked.remove(&partition).is_some() {
+                    tracing::info!(%partition, primary = %assignment.primary, "no longer dead");
+                }
+                continue;
+            }
+            let epoch = assignment.epoch;
+            let asked = self.asked.entry(partition).or_insert_with(|| {
+                tracing::error!(%partition, %epoch, former = ?assignment.former, "dead: no complete copy of it lives");
+                Asked::new(epoch, now_us, false)
+            });
+            if asked.epoch != epoch {
+                *asked = Asked::new(epoch, now_us, false);
+            }
+            let away: Vec<NodeId> =
+                asked.answers.keys().copied().filter(|&node| !table.is_live(node)).collect();
+            for node in away {
+                asked.answers.remove(&node);
+            }
+            if !asked.accepted && assignment.former.is_empty() {
+                continue;
+            }
+            for node in asked.concerned(table, assignment) {
+                if !asked.answers.contains_key(&node) {
+                    orders.entry((node, assignment.primary)).or_default().push((partition, epoch.next()));
+                }
+            }
+            let patient = now_us < asked.since_us + config.seal_timeout_ms * 1_000;
+            match asked.verdict(patient, table, assignment) {
+                Verdict::Merge { from, to } => {
+                    let wanted = Merge { from, to, sent_us: None, done: false };
+                    let merge = match &mut asked.merge {
+                        Some(merge) if (merge.from, merge.to) == (from, to) => merge,
+                        other => other.insert(wanted),
+                    };
+                    let due = merge.sent_us.is_none_or(|sent| now_us >= sent + config.resend_ms * 1_000);
+                    if !merge.done && due {
+                        merge.sent_us = Some(now_us);
+                        let order = Order::Merge { partition, epoch: epoch.next(), to };
+                        outputs.push_back(ControllerOutput::Send { to: from, order });
+                    }
+                }
+                Verdict::Nothing if !std::mem::replace(&mut asked.told, true) => {
+                    tracing::error!(%partition, answers = ?asked.answers, "dead: no former copy is certain to have everything; see accept-loss");
+                }
+                Verdict::Nothing | Verdict::Wait | Verdict::Recover(_) => {}
+            }
+        }
+        self.sent_us.retain(|pair, _| orders.contains_key(pair));
+        for ((to, deposed), partitions) in orders {
+            let sent_us = self.sent_us.get(&(to, deposed));
+            if sent_us.is_none_or(|&sent_us| now_us >= sent_us + config.resend_ms * 1_000) {
+                self.sent_us.insert((to, deposed), now_us);
+                let order = Order::Salvage { deposed, partitions };
+                outputs.push_back(ControllerOutput::Send { to, order });
+            }
+        }
+    }
+
+    /// Takes note of what a member holds.
+    pub(super) fn held(&mut self, from: NodeId, held: &[Held]) {
+        for held in held {
+            if let Some(asked) = self.asked.get_mut(&held.partition)
+                && held.epoch == asked.epoch.next()
+            {
+                asked.answers.insert(from, *held);
+            }
+        }
+    }
+
+    /// Takes note that `to` has taken over what `from` took.
+    pub(super) fn merged(&mut self, to: NodeId, from: NodeId, partition: PartitionId, epoch: Epoch) {
+        if let Some(asked) = self.asked.get_mut(&partition)
+            && epoch == asked.epoch.next()
+            && let Some(merge) = &mut asked.merge
+            && (merge.from, merge.to) == (from, to)
+        {
+            merge.done = true;
+        }
+    }
+
+    /// Lets those go on that can; returns accepted losses of which nobody has anything.
+    pub(super) fn conclude(
+        &self,
+        now: Now,
+        config: &ControllerConfig,
+        draft: &mut Draft,
+    ) -> Vec<(PartitionId, Epoch)> {
+        let mut lost = Vec::new();
+        for (&partition, asked) in &self.asked {
+            let Some(assignment) = draft.table.assignment(partition) else { continue };
+            let epoch = asked.epoch;
+            if assignment.epoch != epoch
+                || !draft.table.is_dead(partition)
+                || (!asked.accepted && assignment.former.is_empty())
+            {
+                continue;
+            }
+            let patient = now.mono_us < asked.since_us + config.seal_timeout_ms * 1_000;
+            let accepted = asked.accepted;
+            let primary = match asked.verdict(patient, &draft.table, assignment) {
+                Verdict::Recover(node) => node,
+                Verdict::Merge { to, from }
+                    if asked
+                        .merge
+                        .is_some_and(|merge| merge.done && (merge.from, merge.to) == (from, to)) =>
+                {
+                    to
+                }
+                Verdict::Nothing if accepted => {
+                    lost.push((partition, epoch));
+                    continue;
+                }
+                Verdict::Nothing | Verdict::Wait | Verdict::Merge { .. } => continue,
+            };
+            if draft.push(TableChange::Recover { partition, epoch, primary, accepted }) {
+                tracing::warn!(%partition, %primary, accepted, "recovering from a former copy");
+            }
+        }
+        lost
+    }
+
+    /// When something is to be sent again or patience ends.
+    pub(super) fn alarms_us(&self, config: &ControllerConfig) -> impl Iterator<Item = u64> {
+        let resend_us = config.resend_ms * 1_000;
+        let timeout_us = config.seal_timeout_ms * 1_000;
+        let merges = self.asked.values().filter_map(|asked| asked.merge).filter(|merge| !merge.done);
+        self.sent_us
+            .values()
+            .copied()
+            .chain(merges.filter_map(|merge| merge.sent_us))
+            .map(move |sent_us| sent_us + resend_us)
+            .chain(self.asked.values().map(move |asked| asked.since_us + timeout_us))
+    }
+}
