@@ -31,12 +31,11 @@ impl Class {
     /// All classes, in the order of [`Class::index`].
     pub const ALL: [Class; 3] = [Class::Hot, Class::Control, Class::Bulk];
 
-    /// The largest frame of this class, in bytes, prefix excluded. A value of 64 MiB with its key
-    /// and headers fits in a hot frame.
+    /// The largest frame of this class, in bytes, prefix excluded: a value of 64 MiB with its key and
+    /// headers fits, when it is written and when its copy is made.
     pub const fn frame_bytes_max(self) -> usize {
         match self {
-            Class::Hot | Class::Control => 80 << 20,
-            Class::Bulk => 8 << 20,
+            Class::Hot | Class::Control | Class::Bulk => 80 << 20,
         }
     }
 

@@ -748,8 +748,8 @@ impl Engine {
             Message::Ack(ack) => {
                 let mut marks = Vec::new();
                 shared.peers.acked(from, now.mono_us, &ack, |mark| marks.push(mark));
-                for (id, epoch, sequence) in marks {
-                    partitions[id.index()].acked(shared, from, epoch, sequence);
+                for mark in marks {
+                    partitions[mark.partition.index()].acked(shared, from, mark);
                 }
                 for (id, refusal) in ack.refused {
                     if let Some(partition) = partitions.get_mut(id.index()) {

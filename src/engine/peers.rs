@@ -64,8 +64,18 @@ impl PeerConfig {
     }
 }
 
-/// What a batch carried: how far each partition would be, once acknowledged.
-type Mark = (PartitionId, Epoch, Sequence);
+/// What the ack of a message of records means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The primary's epoch, confirmed by the ack.
+    pub epoch: Epoch,
+    /// The follower has everything up to here.
+    pub sequence: Sequence,
+    /// The round of fences that it answers; 0 for none.
+    pub fence: u64,
+}
 
 #[derive(Debug)]
 struct InFlight {
@@ -374,7 +384,7 @@ impl Peers {
         let rtt_us = now_us.saturating_sub(batch.sent_us).max(1);
         peer.rtt_us = if peer.rtt_us == 0 { rtt_us } else { (peer.rtt_us * 7 + rtt_us) / 8 };
         for mark in batch.marks {
-            if !ack.refused.iter().any(|(partition, _)| *partition == mark.0) {
+            if !ack.refused.iter().any(|(partition, _)| *partition == mark.partition) {
                 acknowledged(mark);
             }
         }

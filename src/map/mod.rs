@@ -103,6 +103,20 @@ impl<K: Key + ?Sized, V: Value, C: Caller> Map<K, V, C> {
         reply::value(self.call(&[b"GET", &key]).await?)
     }
 
+    /// The value of a key, read without trust in any clock: every copy that takes part in writes
+    /// confirms the primary before it answers. As current as [`get`](Self::get), which relies on clocks
+    /// running at about the same rate for its leases; this takes one round trip more.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_fenced<Q: Key + ?Sized>(&self, key: &Q) -> Result<Option<V>, Error>
+    where
+        K: Borrow<Q>,
+    {
+        let key = key.to_bytes()?;
+        reply::value(self.call(&[b"RD.GETFENCED", &key]).await?)
+    }
+
     /// The value of a key with its version.
     ///
     /// # Errors

@@ -58,6 +58,8 @@ impl Flags {
     pub const NOSCRIPT: Flags = Flags(1 << 6);
     /// Answered also while the cluster has no majority.
     pub const STALE: Flags = Flags(1 << 7);
+    /// A read that trusts no clock: all copies confirm the primary before it is answered.
+    pub const FENCED: Flags = Flags(1 << 8);
 
     const NAMES: [(Flags, &'static str); 8] = [
         (Flags::WRITE, "write"),

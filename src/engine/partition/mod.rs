@@ -18,7 +18,8 @@ pub mod snapshot;
 use super::dedup::{DedupLimits, DedupTable};
 use super::hlc::Hlc;
 use super::ids::{Epoch, NodeId, PartitionId, Sequence};
-use super::message::Refusal;
+use super::message::{Records, Refusal};
+use super::peers::Mark;
 use super::record::{self, Effect, Limits};
 use super::shared::Shared;
 use super::store::{Arena, Shard};
@@ -109,6 +110,17 @@ impl Group {
     /// The sequence of the last record.
     pub fn last(&self) -> Sequence {
         Sequence(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    /// What it is sent as.
+    fn message(&self, partition: PartitionId, epoch: Epoch, commit: Sequence) -> Records<'_> {
+        let Group { first, count, records } = self;
+        Records { partition, epoch, first: *first, count: *count, commit, records }
+    }
+
+    /// What its ack will mean.
+    fn mark(&self, partition: PartitionId, epoch: Epoch) -> Mark {
+        Mark { partition, epoch, sequence: self.last(), fence: 0 }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
 use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
 use crate::engine::op::{Op, OwnedOp, Ticket};
+use crate::engine::peers::Mark;
 use crate::engine::record::{Effect, RecordLog};
 use crate::engine::shared::{Parked, Shared};
 use crate::engine::store::{FencingToken, KeyRef, Keyspace, KeyspaceContext};
@@ -51,6 +52,8 @@ pub struct Follower {
     pub lagging_since_us: Option<u64>,
     /// It was told of this commit.
     pub commit_told: Sequence,
+    /// The last round of fences in which it confirmed the epoch.
+    confirmed: u64,
     /// The snapshot under way, for a learner.
     pub sending: Option<Box<Sending>>,
 }
@@ -63,14 +66,25 @@ impl Follower {
     }
 }
 
+/// What covers a reply beside the commit of all that it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cover {
+    /// Nothing: it tells of a write.
+    Commit,
+    /// A read: valid leases at the time it leaves.
+    Leases,
+    /// A read that trusts no clock: all of the ack set confirmed the epoch in this round or a later one.
+    Fence(u64),
+}
+
 /// A reply held back until its records are committed and its read is covered by leases.
 struct Waiter {
     sequence: Sequence,
     since_us: u64,
     asker: Asker,
     reply: ReplyBytes,
-    /// A read: needs valid leases when it leaves.
-    reads: bool,
+    /// What it needs to leave beside the commit.
+    cover: Cover,
     /// What to run again elsewhere if the reign ends first; reads only.
     again: Option<OwnedOp>,
 }
@@ -91,6 +105,11 @@ pub struct Primary {
     hold_commits_until_us: u64,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
+    /// Rounds of fences asked for so far; those of the next round wait for the flush.
+    fence_round: u64,
+    /// Reads wait for the next round.
+    fence_due: bool,
+    fence_sent_us: u64,
 }
 
 /// Stands among the pending keys for a record that concerns all of them.
@@ -156,8 +175,9 @@ impl Partition {
                     Verdict::Fresh => {}
                     Verdict::Duplicate(reply) => {
                         out.extend_from_slice(reply);
+                        let cover = Cover::Commit;
                         return primary
-                            .answer(shared, copy, self.id, asker, false, copy.last, None, out, start);
+                            .answer(shared, copy, self.id, asker, cover, copy.last, None, out, start);
                     }
                     Verdict::Forgotten => {
                         out.extend_from_slice(b"-INDOUBT The retried request is no longer remembered\r\n");
@@ -194,7 +214,12 @@ impl Partition {
         let reads = !writes || !wrote;
         let sequence = if wrote { copy.last } else { primary.pending_sequence(op, copy) };
         let again = (reads && !writes).then_some(op);
-        primary.answer(shared, copy, self.id, asker, reads, sequence, again, out, start)
+        let cover = match reads {
+            false => Cover::Commit,
+            true if op.spec.flags.has(Flags::FENCED) => primary.next_fence(shared, self.id),
+            true => Cover::Leases,
+        };
+        primary.answer(shared, copy, self.id, asker, cover, sequence, again, out, start)
     }
 
     /// Runs the housekeeping of the primary: expiry in bounded steps.
@@ -245,11 +270,15 @@ impl Partition {
             primary.send_log(shared, copy, self.id, self.epoch);
             copy.tail.trim(copy.commit);
         }
+        if primary.fence_due {
+            primary.send_fence(shared, copy, self.id, self.epoch);
+        }
         self.advance_commit(shared);
     }
 
-    /// An ack of `node` for everything up to `sequence`.
-    pub fn acked(&mut self, shared: &mut Shared, node: NodeId, epoch: Epoch, sequence: Sequence) {
+    /// An ack of `node` for what `mark` was sent with.
+    pub fn acked(&mut self, shared: &mut Shared, node: NodeId, mark: Mark) {
+        let Mark { epoch, sequence, fence, .. } = mark;
         if epoch != self.epoch {
             return;
         }
@@ -262,11 +291,12 @@ impl Partition {
             follower.acked = sequence;
             follower.sent = follower.sent.max(sequence);
         }
+        follower.confirmed = follower.confirmed.max(fence);
         follower.progress_us = shared.now.mono_us;
         follower.lagging_since_us = None;
-        let caught_up = follower.sent > follower.acked;
+        let under_way = follower.sent > follower.acked;
         if let Some(copy) = &self.copy
-            && !caught_up
+            && !under_way
             && copy.tail.last().is_some_and(|last| sequence < last)
             && let Some(index) = primary.followers.iter().position(|follower| follower.node == node)
         {
@@ -358,14 +388,19 @@ impl Partition {
         self.tick_handover(shared);
     }
 
-    /// Nobody waits for copies or leases for ever.
+    /// Nobody waits for copies, leases or fences for ever.
     fn tick_waiters(&mut self, shared: &mut Shared) {
-        let Role::Primary(primary) = &mut self.role else { return };
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        let fenced = primary.waiters.iter().any(|waiter| matches!(waiter.cover, Cover::Fence(_)));
+        if fenced && shared.now.mono_us >= primary.fence_sent_us + shared.config.resend_us {
+            // It may have been lost, or asked of an ack set that was another.
+            primary.send_fence(shared, copy, self.id, self.epoch);
+        }
         let reason = if primary.is_short(shared) { Unavailable::CopiesShort } else { Unavailable::NoPrimary };
         let before_us = shared.now.mono_us.saturating_sub(shared.config.patience_us);
         while primary.waiters.front().is_some_and(|waiter| waiter.since_us < before_us) {
             let Some(waiter) = primary.waiters.pop_front() else { break };
-            disappoint(shared, waiter.asker, waiter.reads, reason);
+            disappoint(shared, waiter.asker, waiter.cover, reason);
         }
     }
 
@@ -485,6 +520,7 @@ impl Partition {
                 progress_us: now_us,
                 lagging_since_us: None,
                 commit_told: Sequence(0),
+                confirmed: 0,
                 sending: None,
             });
             let index = primary.followers.len() - 1;
@@ -511,11 +547,11 @@ impl Partition {
                 (Asker::Local(ticket), Some(op)) => {
                     shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us()))
                 }
-                (Asker::Node(node, id), _) if waiter.reads => {
+                (Asker::Node(node, id), _) if waiter.cover != Cover::Commit => {
                     let outcome = ForwardOutcome::Stale(shared.table.version);
                     shared.peers.send(node, &Message::ForwardReply { id, outcome, reply: &[] });
                 }
-                (asker, _) => disappoint(shared, asker, waiter.reads, Unavailable::ChangingHands),
+                (asker, _) => disappoint(shared, asker, waiter.cover, Unavailable::ChangingHands),
             }
         }
         for follower in &mut primary.followers {
@@ -569,7 +605,8 @@ fn read_would_write(shared: &Shared, copy: &Copy, op: &Op<'_>) -> bool {
 }
 
 /// Tells who waited for a commit or a lease in vain.
-fn disappoint(shared: &mut Shared, asker: Asker, reads: bool, reason: Unavailable) {
+fn disappoint(shared: &mut Shared, asker: Asker, cover: Cover, reason: Unavailable) {
+    let reads = cover != Cover::Commit;
     shared.stats.in_doubt += u64::from(!reads && asker != Asker::Nobody);
     match asker {
         Asker::Nobody => {}
@@ -619,6 +656,41 @@ impl Primary {
             .iter()
             .filter(|follower| follower.attached || self.replaceable)
             .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
+    }
+
+    /// Whether a reply may leave as far as its cover goes.
+    fn covers(&self, cover: Cover, leased: impl FnOnce() -> bool) -> bool {
+        match cover {
+            Cover::Commit => true,
+            Cover::Leases => leased(),
+            Cover::Fence(round) => self.is_confirmed(round),
+        }
+    }
+
+    /// Whether all of the ack set confirmed the epoch in this round or a later one: nobody else could
+    /// have been primary when it began. While a former copy might be recovered, one learner has to.
+    fn is_confirmed(&self, round: u64) -> bool {
+        let mut attached = self.followers.iter().filter(|follower| follower.attached).peekable();
+        (!self.replaceable || attached.peek().is_some()) && attached.all(|follower| follower.confirmed >= round)
+    }
+
+    /// The round of fences that a read executed now waits for: all within a flush share one.
+    fn next_fence(&mut self, shared: &mut Shared, id: PartitionId) -> Cover {
+        self.fence_due = true;
+        shared.dirty(id);
+        Cover::Fence(self.fence_round + 1)
+    }
+
+    /// Asks all of the ack set to confirm the epoch.
+    fn send_fence(&mut self, shared: &mut Shared, copy: &Copy, id: PartitionId, epoch: Epoch) {
+        self.fence_due = false;
+        self.fence_round += 1;
+        self.fence_sent_us = shared.now.mono_us;
+        for index in 0..self.followers.len() {
+            if self.followers[index].attached {
+                self.probe(shared, copy, id, epoch, index);
+            }
+        }
     }
 
     /// Runs something on the partition's keys. Returns how many effects it logged.
@@ -724,7 +796,7 @@ impl Primary {
         copy: &Copy,
         partition: PartitionId,
         asker: Asker,
-        reads: bool,
+        cover: Cover,
         sequence: Sequence,
         again: Option<&Op<'_>>,
         out: &mut Vec<u8>,
@@ -732,7 +804,7 @@ impl Primary {
     ) -> Executed {
         debug_assert!(sequence <= copy.last);
         let committed = sequence <= copy.commit;
-        if committed && (!reads || self.leased(shared)) {
+        if committed && self.covers(cover, || self.leased(shared)) {
             return Executed::Done;
         }
         let reply = ReplyBytes::from_slice(&out[start..]);
@@ -744,7 +816,7 @@ impl Primary {
             _ => None,
         };
         let since_us = shared.now.mono_us;
-        self.waiters.push_back(Waiter { sequence, since_us, asker, reply, reads, again });
+        self.waiters.push_back(Waiter { sequence, since_us, asker, reply, cover, again });
         shared.mark_restless(partition);
         Executed::Waiting
     }
@@ -758,7 +830,7 @@ impl Primary {
         while let Some(waiter) = self.waiters.front()
             && waiter.sequence <= copy.commit
         {
-            if waiter.reads && !leased {
+            if !self.covers(waiter.cover, || leased) {
                 break;
             }
             let Some(waiter) = self.waiters.pop_front() else { break };
@@ -779,15 +851,13 @@ impl Primary {
         let mut first = Sequence(copy.last.0 - self.log.count() as u64 + 1);
         for (count, records) in self.log.take_groups(count_max, shared.config.group_bytes_max) {
             let group = Group { first, count, records };
-            let last = group.last();
-            let message =
-                Records { partition, epoch, first, count, commit: copy.commit, records: &group.records };
-            shared.peers.encode_records(&message);
+            let (last, mark) = (group.last(), group.mark(partition, epoch));
+            shared.peers.encode_records(&group.message(partition, epoch, copy.commit));
             for follower in self.followers.iter_mut().filter(|follower| follower.attached) {
                 if follower.sent.next() == first {
                     follower.sent = last;
                     follower.commit_told = copy.commit;
-                    shared.peers.send_records(follower.node, (partition, epoch, last));
+                    shared.peers.send_records(follower.node, mark);
                 }
             }
             first = last.next();
@@ -817,16 +887,8 @@ impl Primary {
         };
         let mut bytes = 0;
         for group in groups {
-            let message = Records {
-                partition,
-                epoch,
-                first: group.first,
-                count: group.count,
-                commit: copy.commit,
-                records: &group.records,
-            };
-            shared.peers.encode_records(&message);
-            shared.peers.send_records(follower.node, (partition, epoch, group.last()));
+            shared.peers.encode_records(&group.message(partition, epoch, copy.commit));
+            shared.peers.send_records(follower.node, group.mark(partition, epoch));
             follower.sent = group.last();
             shared.stats.resent += u64::from(group.count);
             bytes += group.records.len();
@@ -845,12 +907,12 @@ impl Primary {
         epoch: Epoch,
         index: usize,
     ) {
-        let follower = &self.followers[index];
+        let (follower, fence) = (&self.followers[index], self.fence_round);
         let last = Sequence(copy.last.0 - self.log.count() as u64);
         let message =
             Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
         shared.peers.encode_records(&message);
-        shared.peers.send_records(follower.node, (partition, epoch, last));
+        shared.peers.send_records(follower.node, Mark { partition, epoch, sequence: last, fence });
     }
 }
 
@@ -858,11 +920,12 @@ impl Partition {
     /// Anti-entropy: tells the in-sync followers the digest, if all stand at the same sequence.
     pub fn send_digest(&self, shared: &mut Shared) {
         let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return };
-        if primary.unsent() > 0 || copy.commit != copy.last {
+        if primary.unsent() > 0 {
             return;
         }
+        // Behind the records, so that it is compared where it holds; a busy partition is no exception.
         let digest = copy.shard.digest_root();
-        for follower in primary.followers.iter().filter(|follower| follower.in_sync) {
+        for follower in primary.followers.iter().filter(|it| it.in_sync && it.sent == copy.last) {
             let message =
                 Message::Digest { partition: self.id, epoch: self.epoch, sequence: copy.last, digest };
             shared.peers.send_behind_records(follower.node, &message);

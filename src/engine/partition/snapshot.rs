@@ -13,7 +13,7 @@ use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, Version};
 use crate::engine::message::{Message, Records, Refusal, SnapshotVerdict};
 use crate::engine::record::{self, Effect};
 use crate::engine::shared::Shared;
-use crate::engine::store::{Arena, EntryView, KeyRef};
+use crate::engine::store::{Arena, EntryView, KeyRef, ScanLimit, Shard};
 use std::collections::{BTreeMap, HashMap};
 
 /// A snapshot on its way to a learner.
@@ -177,11 +177,15 @@ impl Primary {
             } else {
                 let mut sent = 0;
                 while entries.len() < shared.config.chunk_bytes {
-                    sending.cursor = copy.shard.scan(&shared.arena, sending.cursor, 16, |entry| {
+                    // Bounded by bytes: a few large values would make a frame that no link takes.
+                    let bytes = shared.config.chunk_bytes - entries.len();
+                    let range = sending.cursor..Shard::CURSOR_END;
+                    let limit = ScanLimit { count: 16, bytes };
+                    sending.cursor = copy.shard.scan_range(&shared.arena, range, limit, |entry| {
                         sent += 1;
                         record::encode(&put_of(entry), &mut entries);
                     });
-                    if sending.cursor == 0 {
+                    if sending.cursor == Shard::CURSOR_END {
                         sending.scanned = true;
                         break;
                     }

@@ -100,6 +100,9 @@ impl Shard {
         self.digests.bucket(bucket)
     }
 
+    /// Beyond every cursor of [`scan_range`](Shard::scan_range).
+    pub const CURSOR_END: u64 = PREFIX_END;
+
     /// The scan cursors of a digest bucket, for [`scan_range`](Shard::scan_range).
     pub fn bucket_range(bucket: u8) -> Range<u64> {
         let start = u64::from(bucket) << 24;
