@@ -41,6 +41,15 @@ pub struct EngineConfig {
     pub sweep_budget: usize,
 }
 
+impl EngineConfig {
+    /// The most bytes that one message of records may have: a group, and the record that filled it.
+    pub fn records_bytes_max(&self) -> usize {
+        const HEADERS: usize = 1 << 20;
+        let record = self.limits.key_bytes_max as usize + self.limits.value_bytes_max as usize + HEADERS;
+        self.group_bytes_max + record
+    }
+}
+
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
         EngineConfig {

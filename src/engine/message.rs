@@ -7,7 +7,7 @@
 
 use super::controller::{Order, Report, Sealed};
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
-use super::table::{Member, Table};
+use super::table::{Assignment, Member, Table};
 use serde::{Deserialize, Serialize};
 
 /// One message between two engines.
@@ -142,6 +142,8 @@ pub enum Message<'a> {
     },
     /// The whole table.
     Table(Box<Table>),
+    /// The table's next step, for who has the one before.
+    TableStep(TableStep),
     /// Asks for the table if it is newer than this.
     TablePull {
         /// The asker's incarnation.
@@ -169,6 +171,41 @@ pub enum Message<'a> {
     },
     /// To the controller: the answer to a seal.
     Sealed(Sealed),
+}
+
+/// What leads from one table to a later one of the same incarnation, when only assignments change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStep {
+    /// The version it starts from.
+    pub after: TableVersion,
+    /// The version it leads to.
+    pub version: TableVersion,
+    /// The assignments that changed.
+    pub partitions: Vec<(PartitionId, Assignment)>,
+}
+
+impl TableStep {
+    /// The step between two tables; `None` if more than assignments changed.
+    pub fn between(before: &Table, now: &Table) -> Option<TableStep> {
+        let Table { incarnation, version, settings, ever_three, members, partitions, carried_by, maps, retired } =
+            now;
+        let same = before.incarnation == *incarnation
+            && before.settings == *settings
+            && before.ever_three == *ever_three
+            && before.carried_by == *carried_by
+            && before.partitions.len() == partitions.len()
+            && before.members == *members
+            && before.maps == *maps
+            && before.retired == *retired;
+        let changed = before
+            .partitions
+            .iter()
+            .zip(partitions)
+            .zip(0..)
+            .filter(|((old, new), _)| old != new)
+            .map(|((_, new), id)| (PartitionId(id), new.clone()));
+        same.then(|| TableStep { after: before.version, version: *version, partitions: changed.collect() })
+    }
 }
 
 /// What completes an overlay.

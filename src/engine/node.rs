@@ -14,7 +14,7 @@ use super::controller::{
 use super::frame::Class;
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
-use super::message::{self, ForwardOutcome, Message, Refusal, Unavailable};
+use super::message::{self, ForwardOutcome, Message, Refusal, TableStep, Unavailable};
 use super::op::{Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, Executed, IN_DOUBT, ReplyBytes};
 use super::partition::{Copy, Partition, Role};
@@ -26,7 +26,7 @@ use super::table::{Assignment, Member, MemberStatus, Table, TableChange, TableEn
 use super::time::Now;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -73,7 +73,6 @@ pub struct Engine {
     pending_seals: Vec<PendingSeal>,
     outputs: VecDeque<Output>,
     maintained: BTreeMap<NodeId, SocketAddr>,
-    map_requests: BTreeSet<String>,
     map_wanted: Vec<super::table::MapDefinition>,
     last_join_us: u64,
     last_pull_us: u64,
@@ -124,7 +123,6 @@ impl Engine {
             pending_seals: Vec::new(),
             outputs: VecDeque::new(),
             maintained: BTreeMap::new(),
-            map_requests: BTreeSet::new(),
             map_wanted: Vec::new(),
             last_join_us: 0,
             last_pull_us: 0,
@@ -247,7 +245,6 @@ impl Engine {
     pub fn define_map(&mut self, now: Now, definition: super::table::MapDefinition) {
         self.shared.now = now;
         if self.map_wanted.len() < 1_024 {
-            self.map_requests.insert(definition.name.clone());
             self.map_wanted.push(definition.clone());
             self.shared.report(Report::DefineMap(definition));
             self.settle();
@@ -326,7 +323,7 @@ impl Engine {
             if foreign
                 && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. })
             {
-                self.shared.stats.frames_foreign += 1;
+                self.shared.stats.refused.incarnation += 1;
                 if incarnation > self.shared.table.incarnation {
                     self.shared.pull_table(from);
                 }
@@ -346,7 +343,10 @@ impl Engine {
                 Message::Records(records) => {
                     let refusal = match self.partitions.get_mut(records.partition.index()) {
                         Some(partition) => partition.records(&mut self.shared, from, frame, &records).err(),
-                        None => Some(Refusal::Unknown),
+                        None => {
+                            self.shared.stats.refused.partition += 1;
+                            Some(Refusal::Unknown)
+                        }
                     };
                     if let (Some(refusal), Some((_, refused))) = (refusal, &mut batch) {
                         refused.push((records.partition, refusal));
@@ -364,10 +364,11 @@ impl Engine {
     /// The agreed log applied an entry, or started from a table.
     pub fn table_committed(&mut self, now: Now, table: Arc<Table>) {
         self.shared.now = now;
+        let before = self.shared.table.clone();
         self.install(table.clone());
         if self.leading && table.incarnation == self.shared.table.incarnation {
             self.controller.table_applied(now, table);
-            self.push_table();
+            self.push_table(Some(&before));
         }
         self.settle();
     }
@@ -394,7 +395,7 @@ impl Engine {
             for node in linked {
                 self.controller.link(now, node, true);
             }
-            self.push_table();
+            self.push_table(None);
         } else if !leading && self.leading {
             tracing::info!(term, "no longer leading the agreed log");
             self.leading = false;
@@ -484,6 +485,7 @@ impl Engine {
         self.shared.peers.expire_batches(now.mono_us);
         self.tick_seals();
         self.tick_partitions();
+        self.tick_parked();
         if self.leading {
             self.controller.tick(now);
         }
@@ -662,7 +664,12 @@ impl Engine {
                 if version > self.shared.table.version {
                     self.shared.pull_table(from);
                 }
-                let Forwarded { asker, op, deadline_us, .. } = forwarded;
+                let Forwarded { asker, op, deadline_us, to } = forwarded;
+                let id = op.partition();
+                if self.shared.table.assignment(id).is_some_and(|assignment| assignment.primary != to) {
+                    // The table has moved on meanwhile: there is somebody else to ask.
+                    self.shared.woken.insert(id);
+                }
                 self.shared.stats.parked += 1;
                 self.router.park(Parked { asker, op, deadline_us, reason: Unavailable::ChangingHands });
             }
@@ -697,7 +704,7 @@ impl Engine {
         let Engine { shared, partitions, .. } = self;
         if let Some(id) = partition_of(&message) {
             let Some(partition) = partitions.get_mut(id.index()) else {
-                shared.stats.frames_broken += 1;
+                shared.stats.refused.partition += 1;
                 return;
             };
             match message {
@@ -720,6 +727,7 @@ impl Engine {
                 Message::Overlay { epoch, number, crc, records, end, .. } => {
                     partition.overlay(shared, from, epoch, number, crc, records, end);
                 }
+                Message::Digest { .. } if !partition.follows(from) => shared.stats.refused.sender += 1,
                 Message::Digest { epoch, sequence, digest, .. } => {
                     match partition.compare_digest(epoch, sequence, digest) {
                         Some(true) => shared.stats.digests_equal += 1,
@@ -733,9 +741,13 @@ impl Engine {
                         None => {}
                     }
                 }
-                Message::DigestMismatch { epoch, sequence, .. }
-                    if epoch == partition.epoch && partition.is_primary() =>
-                {
+                Message::DigestMismatch { epoch, .. } if epoch != partition.epoch => {
+                    shared.stats.refused.epoch += 1;
+                }
+                Message::DigestMismatch { .. } if !partition.is_followed_by(from) => {
+                    shared.stats.refused.sender += 1;
+                }
+                Message::DigestMismatch { epoch, sequence, .. } => {
                     shared.stats.digest_mismatches += 1;
                     tracing::warn!(partition = %id, backup = %from, %sequence, "a backup differs; it is rebuilt from here");
                     shared.report(Report::Lagging { partition: id, epoch, node: from });
@@ -745,6 +757,9 @@ impl Engine {
             return;
         }
         match message {
+            Message::Ack(ack) if !shared.peers.expects(from, now.mono_us, &ack) => {
+                shared.stats.refused.sequence += 1;
+            }
             Message::Ack(ack) => {
                 let mut marks = Vec::new();
                 shared.peers.acked(from, now.mono_us, &ack, |mark| marks.push(mark));
@@ -752,8 +767,9 @@ impl Engine {
                     partitions[mark.partition.index()].acked(shared, from, mark);
                 }
                 for (id, refusal) in ack.refused {
-                    if let Some(partition) = partitions.get_mut(id.index()) {
-                        partition.refused(shared, from, refusal);
+                    match partitions.get_mut(id.index()) {
+                        Some(partition) => partition.refused(shared, from, refusal),
+                        None => shared.stats.refused.partition += 1,
                     }
                 }
             }
@@ -775,6 +791,7 @@ impl Engine {
             }
             Message::ForwardReply { id, outcome, reply } => self.forward_reply(from, id, outcome, reply),
             Message::Table(table) => self.table_received(from, *table),
+            Message::TableStep(step) => self.table_step(from, step),
             Message::TablePull { incarnation, version }
                 if (self.shared.table.incarnation, self.shared.table.version) > (incarnation, version)
                     && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation)) =>
@@ -825,11 +842,52 @@ impl Engine {
         }
         let mine = self.shared.table.incarnation;
         if mine.0 != 0 && !mine.same_lineage(table.incarnation) {
-            self.shared.stats.frames_foreign += 1;
+            self.shared.stats.refused.incarnation += 1;
             tracing::warn!(%from, "a table of another cluster");
             return;
         }
+        if !table.supersedes(&self.shared.table) {
+            return;
+        }
+        self.install_checked(from, table);
+    }
+
+    /// Takes a newer table from a member, unless it cannot be what was agreed.
+    fn install_checked(&mut self, from: NodeId, table: Table) {
+        let follows = match table.incarnation == self.shared.table.incarnation {
+            true => table.checks_after(&self.shared.table),
+            false => Ok(()),
+        };
+        if let Err(fault) = table.checks().and(follows) {
+            self.shared.stats.refused.malformed += 1;
+            tracing::warn!(%from, fault, "a table that cannot be");
+            return;
+        }
         self.install(Arc::new(table));
+    }
+
+    /// Takes the changes that lead to the next table; asks for all of it if others are missing here.
+    fn table_step(&mut self, from: NodeId, step: TableStep) {
+        let mine = &self.shared.table;
+        if step.version <= mine.version {
+            return;
+        }
+        if step.after != mine.version {
+            self.shared.pull_table(from);
+            return;
+        }
+        let mut table = (**mine).clone();
+        table.version = step.version;
+        for (id, assignment) in step.partitions {
+            match table.partitions.get_mut(id.index()) {
+                Some(known) => *known = assignment,
+                None => {
+                    self.shared.stats.refused.partition += 1;
+                    return;
+                }
+            }
+        }
+        self.install_checked(from, table);
     }
 
     fn install(&mut self, table: Arc<Table>) {
@@ -892,6 +950,14 @@ impl Engine {
         if former.0 != 0 && !carries {
             tracing::warn!(%former, now = %table.incarnation, "joining a later incarnation as a fresh member");
             let Engine { shared, partitions, .. } = self;
+            if let Some(carrier) = table.carried_by {
+                let divergent: u64 =
+                    partitions.iter().map(|partition| partition.divergent_writes(shared, carrier)).sum();
+                if divergent > 0 {
+                    tracing::warn!(divergent, %carrier, "writes taken here apart from the cluster are dropped");
+                }
+                shared.stats.divergent += divergent;
+            }
             for partition in partitions.iter_mut() {
                 partition.reset(shared);
             }
@@ -915,10 +981,15 @@ impl Engine {
         }
     }
 
-    fn push_table(&mut self) {
+    /// Tells all members of the table in force: the step from `before`, if that says it all.
+    fn push_table(&mut self, before: Option<&Table>) {
         let me = self.shared.me;
         let table = self.shared.table.clone();
-        let message = Message::Table(Box::new((*table).clone()));
+        let step = before.and_then(|before| TableStep::between(before, &table));
+        let message = match step {
+            Some(step) => Message::TableStep(step),
+            None => Message::Table(Box::new((*table).clone())),
+        };
         for (&node, member) in &table.members {
             if node != me && member.status != MemberStatus::Down {
                 self.shared.peers.send_control(node, &message);
@@ -1059,6 +1130,19 @@ impl Engine {
                 shared.condemned.pop_front();
             }
             budget = budget.saturating_sub(5_000);
+        }
+    }
+
+    /// What waits for a node that was a moment behind in its table is asked again soon.
+    fn tick_parked(&mut self) {
+        for id in self.router.parked_partitions() {
+            let Some(assignment) = self.shared.table.assignment(id) else { continue };
+            let primary = assignment.primary;
+            if primary == self.shared.me
+                || (self.shared.table.is_live(primary) && self.shared.peers.linked(primary))
+            {
+                self.shared.woken.insert(id);
+            }
         }
     }
 

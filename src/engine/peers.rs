@@ -370,6 +370,13 @@ impl Peers {
         self.peers.values().any(|peer| !peer.records.is_empty())
     }
 
+    /// Whether an ack can be one: of a batch that was sent, at a time that has been.
+    pub fn expects(&self, node: NodeId, now_us: u64, ack: &Ack) -> bool {
+        self.peers
+            .get(&node)
+            .is_some_and(|peer| ack.number <= peer.next_number && ack.echo_us <= now_us)
+    }
+
     /// Takes an ack: renews the lease and hands each acknowledged mark to `acknowledged`.
     pub fn acked(&mut self, node: NodeId, now_us: u64, ack: &Ack, mut acknowledged: impl FnMut(Mark)) {
         let Some(peer) = self.peers.get_mut(&node) else { return };

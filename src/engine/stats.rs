@@ -25,8 +25,6 @@ pub struct Stats {
     pub records_applied: u64,
     /// Records sent again.
     pub resent: u64,
-    /// Records and chunks refused as broken, foreign or out of place.
-    pub records_refused: u64,
     /// Refusals met because of an older epoch.
     pub fenced: u64,
     /// Reigns begun.
@@ -45,13 +43,11 @@ pub struct Stats {
     pub digest_mismatches: u64,
     /// Frames that did not decode.
     pub frames_broken: u64,
-    /// Frames of another incarnation.
-    pub frames_foreign: u64,
     /// Breaches of an invariant noticed and contained.
     pub invariant_alarms: u64,
     /// What members said and shouldn't have, by reason.
     pub refused: Refused,
-    /// Entries that were here, acknowledged or not, and not in the later incarnation joined.
+    /// Writes taken here, acknowledged or not, that the later incarnation joined never saw; dropped.
     pub divergent: u64,
     /// Partitions taken up again from a former copy here.
     pub recovered: u64,

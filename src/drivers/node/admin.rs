@@ -265,7 +265,6 @@ fn counters(engine: &Engine) -> BTreeMap<String, u64> {
         ("keys_evicted", stats.evicted),
         ("records_applied", stats.records_applied),
         ("records_resent", stats.resent),
-        ("records_refused", stats.records_refused),
         ("fenced", stats.fenced),
         ("promotions", stats.promotions),
         ("snapshots_sent", stats.snapshots_sent),
@@ -275,12 +274,14 @@ fn counters(engine: &Engine) -> BTreeMap<String, u64> {
         ("digests_equal", stats.digests_equal),
         ("digest_mismatches", stats.digest_mismatches),
         ("frames_broken", stats.frames_broken),
-        ("frames_foreign", stats.frames_foreign),
+        ("divergent_writes", stats.divergent),
+        ("partitions_recovered", stats.recovered),
         ("invariant_alarms", stats.invariant_alarms),
         ("gossip_refused", gossip.refused()),
     ]
     .into_iter()
     .map(|(name, count)| (name.to_owned(), count))
+    .chain(stats.refused.named().map(|(reason, count)| (format!("refused_{reason}"), count)))
     .collect()
 }
 

@@ -19,11 +19,25 @@ impl Partition {
         message: &Records<'_>,
     ) -> Result<(), Refusal> {
         if message.epoch < self.promised {
+            shared.stats.refused.epoch += 1;
             return Err(Refusal::Fenced(self.promised));
         }
-        let follows = matches!(self.role, Role::Follower { primary, .. } if primary == from);
-        if message.epoch != self.epoch || !follows {
-            shared.stats.records_refused += 1;
+        if message.epoch != self.epoch {
+            shared.stats.refused.epoch += 1;
+            return Err(Refusal::Unknown);
+        }
+        if !self.follows(from) {
+            shared.stats.refused.sender += 1;
+            return Err(Refusal::Unknown);
+        }
+        // A record takes a byte at least.
+        let bytes = message.records.len();
+        if bytes > shared.config.records_bytes_max() || message.count as usize > bytes {
+            shared.stats.refused.oversize += 1;
+            return Err(Refusal::Unknown);
+        }
+        if message.first.0 == 0 || message.first.0.checked_add(u64::from(message.count)).is_none() {
+            shared.stats.refused.sequence += 1;
             return Err(Refusal::Unknown);
         }
         if let Some(staging) = &mut self.staging {
@@ -46,7 +60,10 @@ impl Partition {
             if message.first != copy.last.next() {
                 return Err(Refusal::Gap(copy.last.next()));
             }
-            copy.apply(&mut shared.arena, &shared.config.limits, shared.now, message.count, message.records)?;
+            let (limits, arena) = (&shared.config.limits, &mut shared.arena);
+            copy.apply(arena, limits, shared.now, message.count, message.records).inspect_err(|_| {
+                shared.stats.refused.malformed += 1;
+            })?;
             let records = frame.slice_ref(message.records);
             // A small group must not hold on to a large frame.
             let records =
@@ -56,6 +73,11 @@ impl Partition {
         }
         copy.committed(message.commit);
         Ok(())
+    }
+
+    /// Whether `node` is the primary that this copy or learner follows.
+    pub fn follows(&self, node: NodeId) -> bool {
+        matches!(self.role, Role::Follower { primary, .. } if primary == node)
     }
 
     /// Promises `epoch` to the controller: nothing of an earlier epoch is accepted from now on.

@@ -6,9 +6,12 @@
 //! - [`follower`]: the backup's and learner's side: taking records, seals.
 //! - [`snapshot`]: streaming a copy to a learner, and the learner's staging.
 //! - [`handover`]: giving the reign to another in-sync replica.
+//! - [`salvage`]: going on from a former copy when no in-sync one is left.
+//! - [`divergence`]: what was written apart from the cluster.
 //!
 //! Source of the scheme: PacificA (Lin et al., 2008), with leases as in DESIGN "Failover".
 
+pub mod divergence;
 pub mod follower;
 pub mod handover;
 pub mod primary;
@@ -26,10 +29,11 @@ use super::store::{Arena, Shard};
 use super::table::Assignment;
 use super::time::Now;
 use bytes::Bytes;
+use divergence::Parted;
 use primary::Primary;
 use salvage::Merging;
 use snapshot::Staging;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a node holds of one partition.
 pub struct Partition {
@@ -86,6 +90,8 @@ pub struct Copy {
     pub attempt: u64,
     /// No longer followed: kept until replaced, whatever its epoch.
     pub former: bool,
+    /// In-sync replicas that were counted out of this primary's ack set, and where.
+    parted: BTreeMap<NodeId, Parted>,
 }
 
 /// The records that are not known to be committed, in groups as they were sent.
@@ -187,6 +193,7 @@ impl Copy {
             epoch,
             attempt: 0,
             former: false,
+            parted: BTreeMap::new(),
         }
     }
 

@@ -307,6 +307,12 @@ impl Partition {
         self.advance_handover(shared);
     }
 
+    /// Whether this node is primary and `node` holds a complete copy behind it.
+    pub fn is_followed_by(&self, node: NodeId) -> bool {
+        let Role::Primary(primary) = &self.role else { return false };
+        primary.followers.iter().any(|follower| follower.node == node && follower.in_sync)
+    }
+
     /// `node` did not take records.
     pub fn refused(&mut self, shared: &mut Shared, node: NodeId, refusal: Refusal) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
@@ -319,6 +325,7 @@ impl Partition {
                 }
                 if expected.0 == 0 || expected > copy.last.next() {
                     // Beyond our log: it isn't a prefix of ours (invariant e). Rebuild it.
+                    shared.stats.refused.sequence += 1;
                     shared.stats.invariant_alarms += u64::from(follower.in_sync);
                     tracing::warn!(partition = %self.id, %node, %expected, last = %copy.last, "follower is ahead of its primary");
                     shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
@@ -482,12 +489,14 @@ impl Partition {
                 // It may itself still serve reads of what it was primary of, on a lease from here.
                 let until = shared.peers.granted_until_us(follower.node);
                 primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
+                copy.part_from(follower.node, follower.acked, &shared.config.limits);
             }
         }
         for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
             shared.abandon_sending(follower.node, follower.sending.take());
         }
         primary.followers.retain(|follower| assignment.holds(follower.node));
+        copy.parted.retain(|node, _| !assignment.isr.contains(node));
         for (&node, in_sync) in assignment
             .isr
             .iter()

@@ -330,10 +330,12 @@ impl Partition {
 
     /// The primary attaches this node as a learner.
     pub fn attach(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, attempt: u64, after: Sequence) {
-        if epoch < self.promised
-            || epoch != self.epoch
-            || !matches!(self.role, Role::Follower { primary, .. } if primary == from)
-        {
+        if epoch < self.promised || epoch != self.epoch {
+            shared.stats.refused.epoch += 1;
+            return;
+        }
+        if !self.follows(from) {
+            shared.stats.refused.sender += 1;
             return;
         }
         // A copy of this reign that was confirmed needs no other, unless the primary never heard of
@@ -400,17 +402,22 @@ impl Partition {
         dedup: &[u8],
     ) {
         let Some(staging) = &mut self.staging else { return };
-        if staging.primary != from || staging.attempt != attempt || crc32fast::hash(entries) != crc {
-            shared.stats.records_refused += 1;
+        if staging.primary != from {
+            shared.stats.refused.sender += 1;
             return;
         }
-        if staging.chunk(shared, entries).is_err() {
-            shared.stats.records_refused += 1;
+        if staging.attempt != attempt {
+            // Of an attempt given up.
+            return;
+        }
+        let malformed = crc32fast::hash(entries) != crc || staging.chunk(shared, entries).is_err();
+        if malformed {
+            shared.stats.refused.malformed += 1;
             return;
         }
         if !dedup.is_empty() {
             let Ok(table) = DedupTable::decode(dedup, DedupLimits::default()) else {
-                shared.stats.records_refused += 1;
+                shared.stats.refused.malformed += 1;
                 return;
             };
             staging.copy.dedup.merge(&table);
@@ -484,7 +491,9 @@ impl Staging {
         if message.first != copy.last.next() {
             return Err(Refusal::Gap(copy.last.next()));
         }
-        check_records(message.count, message.records, &shared.config.limits)?;
+        check_records(message.count, message.records, &shared.config.limits).inspect_err(|_| {
+            shared.stats.refused.malformed += 1;
+        })?;
         let mut rest = message.records;
         while !rest.is_empty() {
             let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };

@@ -1,0 +1,63 @@
+//! What a primary wrote after the survivor that went on without it was gone from its ack set: writes
+//! that the cluster never saw. They are counted and named before they are dropped, never merged.
+
+use super::{Copy, Partition, Role};
+use crate::engine::ids::{NodeId, Sequence, Version};
+use crate::engine::record;
+use crate::engine::shared::Shared;
+
+/// Where another copy was last known to have everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Parted {
+    /// The last record it acknowledged.
+    sequence: Sequence,
+    /// What was written since is of a later version.
+    version: Version,
+}
+
+impl Copy {
+    /// A node that has everything up to `acked` is no longer told of writes.
+    pub(super) fn part_from(&mut self, node: NodeId, acked: Sequence, limits: &record::Limits) {
+        let parted = self.parting(acked, limits);
+        self.parted.entry(node).or_insert(parted);
+    }
+
+    fn parting(&self, acked: Sequence, limits: &record::Limits) -> Parted {
+        let first = self.tail.from(acked.next()).and_then(|mut groups| groups.next()).and_then(|group| {
+            let mut rest = &group.records[..];
+            record::decode(&mut rest, limits).ok().map(|effect| effect.version())
+        });
+        let version = first.map_or(self.hlc.last(), |first| Version(first.0.saturating_sub(1)));
+        Parted { sequence: acked, version }
+    }
+}
+
+impl Partition {
+    /// How many records were written here that `carrier`, who went on with the cluster, never
+    /// acknowledged. Their keys are logged.
+    pub fn divergent_writes(&self, shared: &Shared, carrier: NodeId) -> u64 {
+        let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return 0 };
+        let followed = primary.followers.iter().find(|follower| follower.node == carrier && follower.in_sync);
+        let parted = match (copy.parted.get(&carrier), followed) {
+            (Some(parted), _) => *parted,
+            (None, Some(follower)) => copy.parting(follower.acked, &shared.config.limits),
+            (None, None) => return 0,
+        };
+        let count = copy.last.0.saturating_sub(parted.sequence.0);
+        if count > 0 && tracing::enabled!(tracing::Level::DEBUG) {
+            let mut cursor = 0;
+            loop {
+                cursor = copy.shard.scan(&shared.arena, cursor, 1_024, |entry| {
+                    if entry.version > parted.version {
+                        let key = entry.key.escape_ascii();
+                        tracing::debug!(partition = %self.id, map = %entry.map, %key, "divergent write dropped");
+                    }
+                });
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        count
+    }
+}
