@@ -173,6 +173,12 @@ fn migrations(status: &ClusterStatus, text: &mut String) -> std::fmt::Result {
         0 => return writeln!(text, "migrations: none"),
         count => writeln!(text, "migrations: {count} under way, {}/s", ByteSize(rate))?,
     }
+    let copying = &status.copying;
+    if copying.bytes_left > 0 {
+        let eta = copying.eta_s.map_or_else(|| "unknown".to_owned(), |eta_s| format!("{eta_s} s"));
+        let (left, rate) = (ByteSize(copying.bytes_left), ByteSize(copying.bytes_per_s));
+        writeln!(text, "copying: {left} left at {rate}/s, done in {eta}")?;
+    }
     for migration in status.migrations.iter().take(MIGRATIONS_SHOWN) {
         writeln!(
             text,
@@ -201,7 +207,7 @@ fn copies(count: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringdove::drivers::admin_http::{MigrationStatus, Standing};
+    use ringdove::drivers::admin_http::{CopyingStatus, MigrationStatus, Standing};
 
     fn sample() -> ClusterStatus {
         let member = |node: &str, name: &str, standing| MemberView {
@@ -229,6 +235,7 @@ mod tests {
                 percent: 41.7,
                 bytes_per_s: 2 << 20,
             }],
+            copying: CopyingStatus { bytes_left: 10 << 20, bytes_per_s: 2 << 20, eta_s: Some(5) },
             ..ClusterStatus::default()
         };
         status.health = status.judge();
@@ -246,6 +253,7 @@ mod tests {
             "replication: 7 partitions have fewer than 2 copies in sync\n",
             "dead: every complete copy is lost of 77 ",
             "migrations: 1 under way, 2 MiB/s\n",
+            "copying: 10 MiB left at 2 MiB/s, done in 5 s\n",
             "p5      dove-1 → dove-2   42 %  2 MiB/s\n",
         ] {
             assert!(text.contains(part), "`{part}` is missing in\n{text}");

@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub unbatched_replication: Option<u16>,
     /// How long a graceful stop may take to hand partitions over.
     pub drain_timeout: Duration,
+    /// Bytes a second for all copies that this node sends to others; 0 is no bound.
+    pub copy_bytes_per_s: u64,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log_filter: String,
     /// How log lines look.
@@ -155,6 +157,7 @@ impl Default for NodeConfig {
             limits: Limits::default(),
             unbatched_replication: None,
             drain_timeout: Duration::from_secs(60),
+            copy_bytes_per_s: 0,
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -288,6 +291,7 @@ impl NodeConfig {
                 },
             },
             unbatched_replication: given.unbatched_replication.map(|count| count.0 as u16),
+            copy_bytes_per_s: given.copy_rate.map_or(default.copy_bytes_per_s, |size| size.0),
             drain_timeout: given.drain_timeout.map_or(default.drain_timeout, Duration::from),
             log_filter: given.log.map_or(default.log_filter, |filter| filter.0),
             log_format: given.log_format.unwrap_or(default.log_format),

@@ -175,6 +175,9 @@ settings! {
         #[arg(long, value_name = "N", help_heading = "Operation")]
         unbatched_replication: Bounded<1, 1_000>,
 
+        /// Bytes a second that this node sends to make copies on others; 0 is no bound [default: 0]
+        #[arg(long, value_name = "SIZE", help_heading = "Operation")]
+        copy_rate: ByteSize,
         /// How long a graceful stop may take to hand partitions over [default: 60s]
         #[arg(long, value_name = "TIME", help_heading = "Operation")]
         drain_timeout: Millis,

@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub chunk_bytes: usize,
     /// Snapshot bytes under way to one node.
     pub snapshot_window_bytes: usize,
+    /// Bytes a second for all snapshots that this node sends; 0 is no bound.
+    pub snapshot_bytes_per_s: u64,
     /// A snapshot without progress for so long starts over.
     pub snapshot_timeout_us: u64,
     /// A handover that takes longer is withdrawn.
@@ -64,6 +66,7 @@ impl Default for EngineConfig {
             lag_us_max: 4_000_000,
             chunk_bytes: 64 << 10,
             snapshot_window_bytes: 2 << 20,
+            snapshot_bytes_per_s: 0,
             snapshot_timeout_us: 5_000_000,
             handover_us_max: 2_000_000,
             digest_period_us: 30_000_000,

@@ -187,8 +187,17 @@ pub struct TableStep {
 impl TableStep {
     /// The step between two tables; `None` if more than assignments changed.
     pub fn between(before: &Table, now: &Table) -> Option<TableStep> {
-        let Table { incarnation, version, settings, ever_three, members, partitions, carried_by, maps, retired } =
-            now;
+        let Table {
+            incarnation,
+            version,
+            settings,
+            ever_three,
+            members,
+            partitions,
+            carried_by,
+            maps,
+            retired,
+        } = now;
         let same = before.incarnation == *incarnation
             && before.settings == *settings
             && before.ever_three == *ever_three
@@ -255,6 +264,10 @@ pub struct Load {
     pub snapshot_bytes: u64,
     /// Seconds since its start.
     pub uptime_s: u64,
+    /// Bytes of copies that it has still to send, estimated.
+    pub copy_left_bytes: u64,
+    /// From the leader: copies and primaries that are not yet where they should be.
+    pub moves_wanted: u32,
 }
 
 /// The answer to a batch.

@@ -180,6 +180,11 @@ impl Engine {
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
     }
+    /// A partition to be tampered with, and what it shares with the others.
+    #[cfg(test)]
+    pub(crate) fn partition_mut(&mut self, id: PartitionId) -> (&mut Partition, &mut Shared) {
+        (&mut self.partitions[id.index()], &mut self.shared)
+    }
     /// Entry memory in bytes.
     pub fn bytes_used(&self) -> u64 {
         self.shared.arena.bytes_used()
@@ -1309,18 +1314,22 @@ impl Engine {
     }
 
     fn update_load(&mut self) {
-        let mut keys = 0;
-        let mut migrations = 0;
+        let (mut keys, mut migrations, mut copy_left_bytes) = (0, 0, 0);
         for partition in &self.partitions {
-            if let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) {
-                keys += copy.shard.len() as u64;
-                migrations +=
-                    primary.followers.iter().filter(|follower| follower.sending.is_some()).count() as u32;
+            let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) else { continue };
+            keys += copy.shard.len() as u64;
+            for sending in primary.followers.iter().filter_map(|follower| follower.sending.as_ref()) {
+                migrations += 1;
+                copy_left_bytes += sending.left_bytes(copy);
             }
         }
+        let status = self.controller.status();
+        let moves = status.learners + status.migrations_wanted + status.handovers_wanted + status.surplus;
         let load = &mut self.shared.peers.load;
         load.keys = keys;
         load.migrations = migrations;
+        load.copy_left_bytes = copy_left_bytes;
+        load.moves_wanted = moves.try_into().unwrap_or(u32::MAX);
         load.bytes = self.shared.arena.bytes_used();
         load.bytes_max = self.shared.config.bytes_max;
         load.operations = self.shared.stats.operations;

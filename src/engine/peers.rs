@@ -372,9 +372,7 @@ impl Peers {
 
     /// Whether an ack can be one: of a batch that was sent, at a time that has been.
     pub fn expects(&self, node: NodeId, now_us: u64, ack: &Ack) -> bool {
-        self.peers
-            .get(&node)
-            .is_some_and(|peer| ack.number <= peer.next_number && ack.echo_us <= now_us)
+        self.peers.get(&node).is_some_and(|peer| ack.number <= peer.next_number && ack.echo_us <= now_us)
     }
 
     /// Takes an ack: renews the lease and hands each acknowledged mark to `acknowledged`.

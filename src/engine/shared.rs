@@ -46,6 +46,8 @@ pub struct Shared {
     pub(super) pulls: BTreeSet<NodeId>,
     pub(super) starved: VecDeque<(NodeId, PartitionId)>,
     snapshot_in_flight: BTreeMap<NodeId, usize>,
+    /// When the budget will have paid for what was sent so far.
+    snapshot_paid_us: u64,
     copies_min: usize,
     entropy: u64,
     attempts: u64,
@@ -95,6 +97,7 @@ impl Shared {
             pulls: BTreeSet::new(),
             starved: VecDeque::new(),
             snapshot_in_flight: BTreeMap::new(),
+            snapshot_paid_us: 0,
             copies_min: 1,
             entropy: entropy | 1,
             attempts: 0,
@@ -205,14 +208,22 @@ impl Shared {
         self.arena.bytes_used().saturating_sub(target)
     }
 
-    /// Whether the window of snapshot bytes to `node` has room.
+    /// Whether the budget of snapshot bytes, and the window to `node`, have room.
     pub fn snapshot_room(&self, node: NodeId) -> bool {
-        self.snapshot_in_flight.get(&node).copied().unwrap_or(0) < self.config.snapshot_window_bytes
+        // Chunks are sent when ticks come: what is saved up until the next may go at once.
+        const AHEAD_US: u64 = 20_000;
+        let affordable = self.snapshot_paid_us <= self.now.mono_us + AHEAD_US;
+        affordable
+            && self.snapshot_in_flight.get(&node).copied().unwrap_or(0) < self.config.snapshot_window_bytes
     }
 
     /// A chunk left for `node`.
     pub fn snapshot_sent(&mut self, node: NodeId, bytes: usize) {
         *self.snapshot_in_flight.entry(node).or_default() += bytes;
+        if self.config.snapshot_bytes_per_s > 0 {
+            let cost_us = bytes as u64 * 1_000_000 / self.config.snapshot_bytes_per_s;
+            self.snapshot_paid_us = self.snapshot_paid_us.max(self.now.mono_us) + cost_us;
+        }
         self.stats.snapshot_bytes_sent += bytes as u64;
     }
 

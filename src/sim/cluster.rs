@@ -81,6 +81,8 @@ pub struct Cluster {
     pub trace: u64,
     /// Events so far.
     pub events_count: u64,
+    /// The largest frame that was sent.
+    pub largest_frame_bytes: usize,
     now_us: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
     bodies: BTreeMap<u64, Event>,
@@ -112,6 +114,7 @@ impl Cluster {
             tamper: None,
             trace: 0,
             events_count: 0,
+            largest_frame_bytes: 0,
             now_us: 1_000_000,
             events: BinaryHeap::new(),
             bodies: BTreeMap::new(),
@@ -347,6 +350,7 @@ impl Cluster {
             Some(tamper) => tamper.frame(&frame),
             None => frame,
         };
+        self.largest_frame_bytes = self.largest_frame_bytes.max(frame.len());
         for at_us in self.network.arrivals(&mut self.random, self.now_us, from, to, class) {
             self.at(at_us, Event::Frame(from, to, frame.clone()));
         }

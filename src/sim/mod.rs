@@ -13,9 +13,15 @@ pub mod cluster;
 pub mod faults;
 pub mod linearizability;
 pub mod network;
+#[cfg(test)]
+mod pause_tests;
 pub mod random;
 #[cfg(test)]
 mod recovery_tests;
+#[cfg(test)]
+mod refusal_tests;
 pub mod scenario;
 pub mod tamper;
+#[cfg(test)]
+mod testing;
 pub mod workload;

@@ -3,15 +3,12 @@
 
 use super::cluster::Cluster;
 use super::network::NetworkConfig;
-use crate::engine::command;
+use super::testing::{SECOND_US, call, submit, whole};
 use crate::engine::config::EngineConfig;
-use crate::engine::ids::{MapId, NodeId, PartitionId, Slot};
-use crate::engine::op::{Op, Submitted, Ticket};
-use crate::engine::resp::Proto;
+use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::table::{ClusterSettings, Survival};
 use std::collections::BTreeMap;
 
-const SECOND_US: u64 = 1_000_000;
 const KEYS: u64 = 800;
 
 /// Clients that write all the time, and what they know.
@@ -28,14 +25,7 @@ struct Writers {
 impl Writers {
     fn submit(&mut self, cluster: &mut Cluster, node: NodeId, args: &[&[u8]]) -> (u64, Option<Vec<u8>>) {
         self.number += 1;
-        let (now, number, mut out) = (cluster.now(), self.number, Vec::new());
-        let submitted = cluster.input(node, |engine| {
-            let spec = command::resolve(args).expect("a command");
-            let partition = engine.table().partition_of(Slot::of(args[1]));
-            let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once: None, args };
-            Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
-        });
-        (number, (submitted == Some(Submitted::Done)).then_some(out))
+        (self.number, submit(cluster, node, self.number, args))
     }
 
     /// Sets a key that has no write under way to a higher value.
@@ -72,15 +62,8 @@ impl Writers {
     /// Reads every key back.
     fn audit(&mut self, cluster: &mut Cluster, node: NodeId) {
         for (key, value) in self.acknowledged.clone() {
-            let (number, reply) = self.submit(cluster, node, &[b"GET", key.as_bytes()]);
-            let reply = reply.unwrap_or_else(|| {
-                let arrived = cluster.run_until(15 * SECOND_US, |cluster| {
-                    cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
-                });
-                assert!(arrived, "{key}: no answer");
-                let at = cluster.replies.iter().position(|(_, ticket, _)| ticket.number == number);
-                cluster.replies.remove(at.expect("it arrived")).2.to_vec()
-            });
+            self.number += 1;
+            let reply = call(cluster, node, self.number, &[b"GET", key.as_bytes()]);
             let text = String::from_utf8_lossy(&reply);
             let found: Option<u64> = text.lines().nth(1).and_then(|line| line.parse().ok());
             let unsure = self.unsure.get(&key).copied();
@@ -96,10 +79,6 @@ struct Stage {
     cluster: Cluster,
     writers: Writers,
     nodes: Vec<NodeId>,
-}
-
-fn whole(cluster: &Cluster) -> bool {
-    super::checks::unsettled(cluster).is_none()
 }
 
 impl Stage {
@@ -208,4 +187,46 @@ fn a_primary_dies_while_its_backup_is_away_and_nothing_was_written_since() {
 #[test]
 fn a_primary_dies_while_its_backup_is_away_and_writes_went_on() {
     assert!(recovers(1..7, true) > 0, "nothing died: the test tests nothing");
+}
+
+#[test]
+fn an_accepted_loss_goes_on_from_the_best_copy_there_is() {
+    let mut stage = Stage::new(3);
+    let (away, dies) = pairs(&stage).expect("four nodes have a bystander");
+    let at = stage.bystander(&[away, dies]);
+    // The learners die with the primary: what they took nobody can tell.
+    stage.cluster.pause(away, 25 * SECOND_US);
+    let alone = |cluster: &Cluster| -> Vec<PartitionId> {
+        let Some(table) = cluster.agreed() else { return Vec::new() };
+        let exposed = |id: &PartitionId| table.partitions[id.index()].isr == [dies];
+        table.partition_ids().filter(exposed).collect()
+    };
+    assert!(stage.cluster.run_until(20 * SECOND_US, |cluster| !alone(cluster).is_empty()));
+    stage.churn(at, 400_000);
+    let exposed = alone(&stage.cluster);
+    assert!(!exposed.is_empty());
+    stage.cluster.crash(dies);
+    // What the learners took is lost as well.
+    let learners: Vec<NodeId> =
+        stage.nodes.iter().copied().filter(|&node| node != away && node != dies).collect();
+    for node in learners {
+        for &id in &exposed {
+            stage.cluster.input(node, |engine| engine.partition_mut(id).0.staging = None);
+        }
+    }
+    stage.cluster.run(30 * SECOND_US);
+    let table = stage.cluster.agreed().expect("a table").clone();
+    let dead: Vec<PartitionId> = exposed.into_iter().filter(|&id| table.is_dead(id)).collect();
+    assert!(!dead.is_empty(), "nobody may go on by itself where a write may be missing");
+    let now = stage.cluster.now();
+    stage.cluster.input(at, |engine| engine.accept_loss(now));
+    assert!(stage.cluster.run_until(60 * SECOND_US, whole), "{:?}", stage.cluster.agreed());
+    // Most of it was on the copy that was away.
+    let mut found = 0;
+    for i in 0..KEYS {
+        let key = format!("k{i}");
+        found +=
+            usize::from(call(&mut stage.cluster, at, 1_000_000 + i, &[b"GET", key.as_bytes()]) != b"$-1\r\n");
+    }
+    assert!(found > KEYS as usize * 9 / 10, "{found} of {KEYS} keys");
 }

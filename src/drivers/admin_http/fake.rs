@@ -81,6 +81,8 @@ pub fn cluster(nodes: usize, tick: u64) -> ClusterStatus {
         },
         members,
         migrations,
+        copying: CopyingStatus::default(),
+        moves_wanted: 0,
         dead_partitions: if is_healing(nodes) { vec![77] } else { vec![] },
         unavailable_partitions: u32::from(is_healing(nodes)),
         under_replicated_partitions: short as u32,

@@ -167,6 +167,24 @@ pub fn describe(status: &ClusterStatus, metrics: &mut Metrics) {
     );
     single("ringdove_migrations", "Copies being built in the cluster.", status.migrations.len() as f64);
     single(
+        "ringdove_copy_left_bytes",
+        "Bytes of copies still to be sent in the cluster, estimated.",
+        status.copying.bytes_left as f64,
+    );
+    single(
+        "ringdove_copy_bytes_per_second",
+        "Rate at which copies are sent in the cluster.",
+        status.copying.bytes_per_s as f64,
+    );
+    if let Some(eta_s) = status.copying.eta_s {
+        single("ringdove_copy_eta_seconds", "Seconds until all copies are sent.", eta_s as f64);
+    }
+    single(
+        "ringdove_moves_wanted",
+        "Copies and primaries that are not yet where they should be.",
+        status.moves_wanted.into(),
+    );
+    single(
         "ringdove_dead_partitions",
         "Partitions all of whose complete copies are lost.",
         status.dead_partitions.len() as f64,

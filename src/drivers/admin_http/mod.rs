@@ -11,8 +11,8 @@ mod fake;
 
 pub use metrics::{Family, Kind, Metrics, describe};
 pub use status::{
-    ClusterStatus, Health, MemberView, MigrationStatus, PartitionView, PartitionsStatus, Readiness,
-    SettingsStatus, Standing,
+    ClusterStatus, CopyingStatus, Health, MemberView, MigrationStatus, PartitionView, PartitionsStatus,
+    Readiness, SettingsStatus, Standing,
 };
 
 use axum::Router;

@@ -30,6 +30,12 @@ pub struct ClusterStatus {
     pub members: Vec<MemberView>,
     /// Copies being built.
     pub migrations: Vec<MigrationStatus>,
+    /// How far the copies being built have come, all together.
+    #[serde(default)]
+    pub copying: CopyingStatus,
+    /// Copies and primaries that are not yet where they should be, as the leader last said.
+    #[serde(default)]
+    pub moves_wanted: u32,
     /// Partitions all of whose complete copies are lost.
     pub dead_partitions: Vec<u16>,
     /// Partitions without a live primary, the dead ones included.
@@ -52,7 +58,7 @@ pub enum Health {
     Healthy,
     /// Everything is served, with fewer copies than configured, because there are too few members.
     FewerCopies,
-    /// Every partition has all its copies, and some are moving to other members.
+    /// Every partition has all its copies, and some copies or primaries are moving to other members.
     Balancing,
     /// Everything is served; copies are being built or are about to be.
     Healing,
@@ -85,7 +91,7 @@ impl ClusterStatus {
             Health::Degraded
         } else if self.under_replicated_partitions > 0 {
             Health::Healing
-        } else if !self.migrations.is_empty() {
+        } else if !self.migrations.is_empty() || self.moves_wanted > 0 {
             Health::Balancing
         } else if self.copies_wanted < self.settings.replicas {
             Health::FewerCopies
@@ -203,6 +209,17 @@ pub struct MigrationStatus {
     pub bytes_per_s: u64,
 }
 
+/// All copies being built in the cluster together, as of the nodes' last heartbeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyingStatus {
+    /// Bytes still to be sent, estimated.
+    pub bytes_left: u64,
+    /// The rate over the last seconds.
+    pub bytes_per_s: u64,
+    /// Seconds until all is sent at that rate; none while nothing moves.
+    pub eta_s: Option<u64>,
+}
+
 /// `/v1/partitions`: who holds what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartitionsStatus {
@@ -270,6 +287,8 @@ mod tests {
         assert_eq!(status.judge(), Health::Healthy);
         status.copies_wanted = 1;
         assert_eq!(status.judge(), Health::FewerCopies);
+        status.moves_wanted = 1;
+        assert_eq!(status.judge(), Health::Balancing, "a primary is yet to move");
         status.migrations.push(MigrationStatus::default());
         assert_eq!(status.judge(), Health::Balancing);
         status.under_replicated_partitions = 1;

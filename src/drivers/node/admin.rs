@@ -2,8 +2,8 @@
 
 use super::NodeCore;
 use crate::drivers::admin_http::{
-    AdminRequest, ClusterStatus, MemberView, Metrics, MigrationStatus, PartitionView, PartitionsStatus,
-    Readiness, SettingsStatus, Standing, describe,
+    AdminRequest, ClusterStatus, CopyingStatus, MemberView, Metrics, MigrationStatus, PartitionView,
+    PartitionsStatus, Readiness, SettingsStatus, Standing, describe,
 };
 use crate::drivers::process;
 use crate::drivers::raft::AgreedLog;
@@ -19,6 +19,9 @@ use tokio::sync::mpsc;
 /// How often rates are measured.
 const RATE_PERIOD: Duration = Duration::from_secs(1);
 
+/// Before the reason in the names of counters of refused messages.
+const REFUSED: &str = "refused_";
+
 /// Rates need two looks.
 #[derive(Default)]
 struct Rates {
@@ -27,6 +30,8 @@ struct Rates {
     operations: BTreeMap<NodeId, (u64, f64)>,
     /// Snapshot bytes so far and their rate, by partition and learner.
     snapshots: BTreeMap<(u16, NodeId), (u64, u64)>,
+    /// Snapshot bytes so far and their rate, by sending node.
+    copied: BTreeMap<NodeId, (u64, u64)>,
 }
 
 /// Answers until the server ends.
@@ -42,7 +47,7 @@ pub async fn answer(core: NodeCore, log: AgreedLog, mut requests: mpsc::Receiver
                 // An asker that gave up needs no answer.
                 match request {
                     AdminRequest::Cluster(reply) => {
-                        let _ = reply.send(core.look(|engine, now| cluster(engine, now, &log, &rates)));
+                        let _ = reply.send(core.look(|engine, _| cluster(engine, &log, &rates)));
                     }
                     AdminRequest::Partitions(reply) => {
                         let _ = reply.send(core.look(|engine, _| partitions(engine)));
@@ -51,7 +56,7 @@ pub async fn answer(core: NodeCore, log: AgreedLog, mut requests: mpsc::Receiver
                         let _ = reply.send(core.look(|engine, _| readiness(engine)));
                     }
                     AdminRequest::Metrics(reply) => {
-                        let status = core.look(|engine, now| cluster(engine, now, &log, &rates));
+                        let status = core.look(|engine, _| cluster(engine, &log, &rates));
                         let mut metrics = Metrics::default();
                         describe(&status, &mut metrics);
                         own_metrics(&status, &mut metrics);
@@ -78,6 +83,15 @@ impl Rates {
             operations.insert(node, (count, count.saturating_sub(before) as f64 / elapsed_s.max(0.001)));
         }
         self.operations = operations;
+        let own = (engine.me(), engine.load().snapshot_bytes);
+        let others = engine.peers().iter().map(|(node, peer)| (node, peer.load.snapshot_bytes));
+        let rate_of = |(node, sent): (NodeId, u64)| {
+            let &(before, rate) = self.copied.get(&node).unwrap_or(&(sent, 0));
+            let latest = (sent.saturating_sub(before) as f64 / elapsed_s.max(0.001)) as u64;
+            // Heartbeats and looks are not in step: two looks together tell more than one.
+            (node, (sent, (rate + latest).div_ceil(2)))
+        };
+        self.copied = others.chain([own]).map(rate_of).collect();
         let mut snapshots = BTreeMap::new();
         for (partition, node, sent, _) in sendings(engine) {
             let before = self.snapshots.get(&(partition, node)).map_or(0, |&(before, _)| before);
@@ -110,7 +124,7 @@ fn sendings(engine: &Engine) -> Vec<(u16, NodeId, u64, f64)> {
     found
 }
 
-fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> ClusterStatus {
+fn cluster(engine: &Engine, log: &AgreedLog, rates: &Rates) -> ClusterStatus {
     let table = engine.table();
     let me = engine.me();
     let leadership = log.leadership().borrow().clone();
@@ -184,7 +198,11 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
             }
         })
         .collect();
-    let _ = now;
+    let leader_load = match engine.peers().leader {
+        Some(leader) if leader == me => Some(*engine.load()),
+        Some(leader) => engine.peers().get(leader).map(|peer| peer.load),
+        None => None,
+    };
     ClusterStatus {
         health: Default::default(),
         node: me.to_string(),
@@ -206,6 +224,8 @@ fn cluster(engine: &Engine, now: Now, log: &AgreedLog, rates: &Rates) -> Cluster
         },
         members,
         migrations: migrations(engine, rates),
+        copying: copying(engine, rates),
+        moves_wanted: leader_load.map_or(0, |load| load.moves_wanted),
         dead_partitions: dead,
         unavailable_partitions: unavailable,
         under_replicated_partitions: under,
@@ -250,6 +270,19 @@ fn migrations(engine: &Engine, rates: &Rates) -> Vec<MigrationStatus> {
     found
 }
 
+/// All that is being sent in the cluster.
+fn copying(engine: &Engine, rates: &Rates) -> CopyingStatus {
+    let live = engine.peers().iter().filter(|(_, peer)| peer.linked).map(|(_, peer)| peer.load);
+    let bytes_left = live.chain([*engine.load()]).map(|load| load.copy_left_bytes).sum();
+    let bytes_per_s = rates.copied.values().map(|&(_, rate)| rate).sum::<u64>();
+    let eta_s = match (bytes_left, bytes_per_s) {
+        (0, _) => Some(0),
+        (_, 0) => None,
+        (left, rate) => Some(left.div_ceil(rate)),
+    };
+    CopyingStatus { bytes_left, bytes_per_s, eta_s }
+}
+
 fn counters(engine: &Engine) -> BTreeMap<String, u64> {
     let stats = engine.stats();
     let gossip = engine.membership_counters();
@@ -281,15 +314,24 @@ fn counters(engine: &Engine) -> BTreeMap<String, u64> {
     ]
     .into_iter()
     .map(|(name, count)| (name.to_owned(), count))
-    .chain(stats.refused.named().map(|(reason, count)| (format!("refused_{reason}"), count)))
+    .chain(stats.refused.named().map(|(reason, count)| (format!("{REFUSED}{reason}"), count)))
     .collect()
 }
 
 fn own_metrics(status: &ClusterStatus, metrics: &mut Metrics) {
     let mut family =
         metrics.counter("ringdove_events_total", "Events of the engine since the node's start, by kind.");
-    for (name, &count) in &status.counters {
+    for (name, &count) in status.counters.iter().filter(|(name, _)| !name.starts_with(REFUSED)) {
         family = family.sample(&[("kind", name)], count as f64);
+    }
+    let mut family = metrics.counter(
+        "ringdove_refused_total",
+        "Messages of members that were refused since the node's start, by reason.",
+    );
+    for (name, &count) in &status.counters {
+        if let Some(reason) = name.strip_prefix(REFUSED) {
+            family = family.sample(&[("reason", reason)], count as f64);
+        }
     }
     let usage = process::usage();
     metrics

@@ -221,6 +221,7 @@ fn engine_config(config: &NodeConfig) -> EngineConfig {
             crate::config::Eviction::AllKeysLru => store::Eviction::AllKeysLru,
             crate::config::Eviction::VolatileTtl => store::Eviction::VolatileTtl,
         },
+        snapshot_bytes_per_s: config.copy_bytes_per_s,
         patience_us: u64::from(config.limits.op_timeout_ms) * 1_000,
         ..EngineConfig::default()
     }

@@ -680,7 +680,8 @@ impl Primary {
     /// have been primary when it began. While a former copy might be recovered, one learner has to.
     fn is_confirmed(&self, round: u64) -> bool {
         let mut attached = self.followers.iter().filter(|follower| follower.attached).peekable();
-        (!self.replaceable || attached.peek().is_some()) && attached.all(|follower| follower.confirmed >= round)
+        (!self.replaceable || attached.peek().is_some())
+            && attached.all(|follower| follower.confirmed >= round)
     }
 
     /// The round of fences that a read executed now waits for: all within a flush share one.

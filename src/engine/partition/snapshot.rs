@@ -44,6 +44,15 @@ impl Sending {
         self.unacked.values().sum()
     }
 
+    /// Bytes of `copy` still to be sent, as far as its entries are of one size.
+    pub fn left_bytes(&self, copy: &Copy) -> u64 {
+        let entries = copy.shard.len() as u64;
+        match self.scanned {
+            true => 0,
+            false => copy.shard.bytes() / entries.max(1) * entries.saturating_sub(self.entries_sent),
+        }
+    }
+
     /// Whether the learner has confirmed a complete copy.
     pub fn is_complete(&self) -> bool {
         self.complete

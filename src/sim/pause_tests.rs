@@ -1,0 +1,66 @@
+//! How long operations wait while primaries change hands in good order.
+
+use super::cluster::Cluster;
+use super::network::NetworkConfig;
+use super::testing::{SECOND_US, submit, whole};
+use crate::engine::config::EngineConfig;
+use crate::engine::ids::NodeId;
+use crate::engine::table::{ClusterSettings, Survival};
+use std::collections::BTreeMap;
+
+/// Writers at all nodes, one write a millisecond, and how long each took.
+struct Load {
+    number: u64,
+    open_us: BTreeMap<u64, u64>,
+    taken_us: Vec<u64>,
+}
+
+impl Load {
+    fn run(&mut self, cluster: &mut Cluster, at: &[NodeId], mut done: impl FnMut(&Cluster) -> bool) -> bool {
+        for _ in 0..60_000 {
+            self.number += 1;
+            let node = at[self.number as usize % at.len()];
+            let key = format!("k{}", cluster.random.below(5_000));
+            match submit(cluster, node, self.number, &[b"SET", key.as_bytes(), b"v"]) {
+                Some(reply) => assert_eq!(reply, b"+OK\r\n"),
+                None => drop(self.open_us.insert(self.number, cluster.now().mono_us)),
+            }
+            cluster.run(1_000);
+            for (_, ticket, reply) in std::mem::take(&mut cluster.replies) {
+                assert_eq!(&reply[..], b"+OK\r\n", "a clean move is no error");
+                let since_us = self.open_us.remove(&ticket.number).expect("asked once");
+                self.taken_us.push(cluster.now().mono_us - since_us);
+            }
+            if self.number % 500 == 0 && done(cluster) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[test]
+fn joins_and_leaves_pause_no_write_for_long() {
+    let settings = ClusterSettings { partitions: 256, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let mut cluster = Cluster::new(21, NetworkConfig::default(), EngineConfig::default(), settings);
+    let mut nodes: Vec<NodeId> = (0..3).map(|_| cluster.start()).collect();
+    assert!(cluster.run_until(30 * SECOND_US, whole));
+    let mut load = Load { number: 0, open_us: BTreeMap::new(), taken_us: Vec::new() };
+    let clients = nodes.clone();
+    nodes.push(cluster.start());
+    nodes.push(cluster.start());
+    let balanced = |cluster: &Cluster| {
+        whole(cluster)
+            && cluster.engine(nodes[4]).table().partitions.iter().filter(|it| it.primary == nodes[4]).count()
+                > 40
+    };
+    assert!(load.run(&mut cluster, &clients, balanced), "never balanced");
+    cluster.leave(nodes[4]);
+    let gone = |cluster: &Cluster| whole(cluster) && cluster.agreed().is_some_and(|it| it.members.len() == 4);
+    assert!(load.run(&mut cluster, &clients, gone), "never left");
+    load.taken_us.sort_unstable();
+    let (count, longest) = (load.taken_us.len(), load.taken_us.last().copied().unwrap_or_default());
+    let p99 = load.taken_us[count * 99 / 100];
+    println!("{count} writes: p99 {p99} µs, longest {longest} µs");
+    assert!(longest <= 200_000 && p99 <= 50_000, "p99 {p99} µs, longest {longest} µs");
+}

@@ -1,0 +1,48 @@
+//! What tests that drive a [`Cluster`] themselves have in common.
+
+use super::cluster::Cluster;
+use crate::engine::command;
+use crate::engine::ids::{MapId, NodeId, Slot};
+use crate::engine::op::{Op, Submitted, Ticket};
+use crate::engine::resp::Proto;
+
+/// One second of virtual time.
+pub const SECOND_US: u64 = 1_000_000;
+
+/// Whether everything is served with all its copies, and nothing else is kept.
+pub fn whole(cluster: &Cluster) -> bool {
+    super::checks::unsettled(cluster).is_none()
+}
+
+/// Gives a node a command under a number; the reply, if it came at once.
+pub fn submit(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
+    let (now, mut out) = (cluster.now(), Vec::new());
+    let submitted = cluster.input(node, |engine| {
+        let spec = command::resolve(args).expect("a command");
+        let partition = engine.table().partition_of(Slot::of(args[1]));
+        let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once: None, args };
+        Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
+    });
+    (submitted == Some(Submitted::Done)).then_some(out)
+}
+
+/// Takes the reply to a number, if it has come.
+pub fn reply(cluster: &mut Cluster, number: u64) -> Option<Vec<u8>> {
+    let index = cluster.replies.iter().position(|(_, ticket, _)| ticket.number == number)?;
+    Some(cluster.replies.remove(index).2.to_vec())
+}
+
+/// Gives a node a command and waits for the reply.
+///
+/// # Panics
+/// If none comes within 15 s.
+pub fn call(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Vec<u8> {
+    if let Some(out) = submit(cluster, node, number, args) {
+        return out;
+    }
+    let arrived = cluster.run_until(15 * SECOND_US, |cluster| {
+        cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
+    });
+    assert!(arrived, "no answer to {args:?}");
+    reply(cluster, number).expect("it arrived")
+}
