@@ -20,7 +20,8 @@ pub fn submit(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) 
     let submitted = cluster.input(node, |engine| {
         let spec = command::resolve(args).expect("a command");
         let partition = engine.table().partition_of(Slot::of(args[1]));
-        let op = Op { spec, partition, map: MapId(0), proto: Proto::Resp2, exactly_once: None, args };
+        let (map, proto) = (MapId(0), Proto::Resp2);
+        let op = Op { spec, partition, map, proto, exactly_once: None, key_hash: None, args };
         Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
     });
     (submitted == Some(Submitted::Done)).then_some(out)

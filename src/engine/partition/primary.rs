@@ -485,11 +485,14 @@ impl Partition {
             primary.log.clear();
         }
         for follower in &primary.followers {
-            if !assignment.holds(follower.node) && follower.in_sync && !follower.knows_epoch {
+            if assignment.holds(follower.node) || !follower.in_sync {
+                continue;
+            }
+            copy.part_from(follower.node, follower.acked, &shared.config.limits);
+            if !follower.knows_epoch {
                 // It may itself still serve reads of what it was primary of, on a lease from here.
                 let until = shared.peers.granted_until_us(follower.node);
                 primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
-                copy.part_from(follower.node, follower.acked, &shared.config.limits);
             }
         }
         for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
