@@ -434,6 +434,27 @@ impl Peers {
         self.peers.get(&node).map_or(0, |peer| peer.granted_until_us)
     }
 
+    /// Whether `node` holds that table or a later one, or can hold no lease from here any more.
+    pub fn has_learnt(&self, node: NodeId, version: TableVersion, now_us: u64) -> bool {
+        self.peers
+            .get(&node)
+            .is_none_or(|peer| peer.table_version >= version || now_us >= peer.granted_until_us)
+    }
+
+    /// No more grants to `node` below this table version.
+    pub fn grant_from(&mut self, node: NodeId, version: TableVersion) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.grant_version_min = peer.grant_version_min.max(version);
+        }
+    }
+
+    /// Sends a heartbeat with the next flush: its ack says which table the peer holds.
+    pub fn nudge(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.batch_sent_us = 0;
+        }
+    }
+
     /// No more grants to `deposed` until it knows that the partition is no longer its own.
     pub fn seal(&mut self, deposed: NodeId, partition: PartitionId, epoch: Epoch) {
         let peer = self.peers.entry(deposed).or_default();

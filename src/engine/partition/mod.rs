@@ -20,7 +20,7 @@ pub mod snapshot;
 
 use super::dedup::{DedupLimits, DedupTable};
 use super::hlc::Hlc;
-use super::ids::{Epoch, NodeId, PartitionId, Sequence};
+use super::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 use super::message::{Records, Refusal};
 use super::peers::Mark;
 use super::record::{self, Effect, Limits};
@@ -53,6 +53,17 @@ pub struct Partition {
     took: bool,
     /// What a former copy is being completed with.
     merging: Option<Merging>,
+    /// Whom the table in force here names as primary.
+    primary: NodeId,
+    /// Earlier primaries that may not know it yet, and may hold leases from here.
+    deposed: Vec<Deposed>,
+}
+
+/// A node whose reign is over, and the table that says so.
+#[derive(Clone, Copy, Debug)]
+struct Deposed {
+    node: NodeId,
+    version: TableVersion,
 }
 
 /// What a node is to a partition.
@@ -272,6 +283,8 @@ impl Partition {
             staging: None,
             took: false,
             merging: None,
+            primary: NodeId(0),
+            deposed: Vec::new(),
         }
     }
 
@@ -287,7 +300,11 @@ impl Partition {
         }
         debug_assert!(assignment.epoch >= self.epoch, "epochs never go back within an incarnation");
         let new_epoch = assignment.epoch != self.epoch;
+        if new_epoch {
+            self.note_deposed(shared, assignment);
+        }
         self.epoch = assignment.epoch;
+        self.primary = assignment.primary;
         self.promised = self.promised.max(assignment.epoch);
         shared.peers.unseal(self.id, assignment.epoch, shared.table.version);
 
@@ -357,6 +374,26 @@ impl Partition {
         }
     }
 
+    /// Keeps in mind whose reign is over. Leases are between nodes: whoever reigned may read on those
+    /// it has from here until it learns of the end, even when its copy counts no more.
+    fn note_deposed(&mut self, shared: &Shared, assignment: &Assignment) {
+        let (now_us, version) = (shared.now.mono_us, shared.table.version);
+        self.deposed.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
+        let skipped = self.epoch > Epoch(0) && assignment.epoch > self.epoch.next();
+        // A table that was skipped here may have named anybody.
+        let others: Vec<NodeId> = match skipped {
+            true => shared.peers.iter().map(|(node, _)| node).collect(),
+            false => vec![self.primary],
+        };
+        for node in others {
+            let ended = node != shared.me && node != assignment.primary && self.epoch > Epoch(0);
+            if ended && !shared.peers.has_learnt(node, version, now_us) {
+                self.deposed.retain(|it| it.node != node);
+                self.deposed.push(Deposed { node, version });
+            }
+        }
+    }
+
     /// Lets go of the copy; its memory is reclaimed in bounded steps.
     fn discard_copy(&mut self, shared: &mut Shared) {
         if let Some(copy) = self.copy.take() {
@@ -378,6 +415,7 @@ impl Partition {
         self.drop_staging(shared);
         self.discard_copy(shared);
         self.epoch = Epoch(0);
+        self.deposed.clear();
         self.promised = Epoch(0);
     }
 }

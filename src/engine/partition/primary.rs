@@ -2,7 +2,7 @@
 
 use super::handover::Handover;
 use super::snapshot::Sending;
-use super::{Copy, Group, Partition, Role};
+use super::{Copy, Deposed, Group, Partition, Role};
 use crate::engine::command::{self, Flags, Request};
 use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
@@ -40,8 +40,6 @@ pub struct Follower {
     pub in_sync: bool,
     /// In the ack set: in sync, or an attached learner.
     pub attached: bool,
-    /// It has acknowledged something of this epoch, and so knows that any reign of its own is over.
-    pub knows_epoch: bool,
     /// It has everything up to here.
     pub acked: Sequence,
     /// It was sent everything up to here.
@@ -101,8 +99,9 @@ pub struct Primary {
     waiters: VecDeque<Waiter>,
     /// The handover under way.
     pub handover: Option<Handover>,
-    /// Replicas just dropped that may believe in a lease of ours on their own reads until then.
-    hold_commits_until_us: u64,
+    /// Earlier primaries that are asked no more and may still read on leases from here: nothing commits
+    /// until they know better, or the leases have run out.
+    holds: Vec<Deposed>,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
@@ -260,7 +259,7 @@ impl Partition {
         let Role::Primary(primary) = &self.role else { return 0 };
         let counts =
             [primary.followers.len(), primary.log.count(), primary.pending.len(), primary.waiters.len()];
-        counts.into_iter().fold(primary.hold_commits_until_us, |all, count| all ^ count as u64)
+        counts.into_iter().fold(primary.holds.len() as u64, |all, count| all ^ count as u64)
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
@@ -286,7 +285,6 @@ impl Partition {
         let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else {
             return;
         };
-        follower.knows_epoch = true;
         if sequence > follower.acked {
             follower.acked = sequence;
             follower.sent = follower.sent.max(sequence);
@@ -367,6 +365,10 @@ impl Partition {
     pub fn tick_primary(&mut self, shared: &mut Shared) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
+        primary.holds.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
+        for hold in &primary.holds {
+            shared.peers.nudge(hold.node);
+        }
         for index in 0..primary.followers.len() {
             let follower = &mut primary.followers[index];
             if !shared.peers.linked(follower.node) {
@@ -415,6 +417,7 @@ impl Partition {
     pub fn is_restless(&self) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return false };
         !primary.waiters.is_empty()
+            || !primary.holds.is_empty()
             || primary.handover.is_some()
             || primary.followers.iter().any(|follower| {
                 !follower.in_sync
@@ -439,6 +442,11 @@ impl Partition {
     pub(super) fn promote(&mut self, shared: &mut Shared, assignment: &Assignment) {
         let Some(copy) = &mut self.copy else { return };
         let mut primary = Primary::default();
+        if let Role::Follower { primary: before, .. } = self.role
+            && !assignment.isr.contains(&before)
+        {
+            copy.part_from(before, copy.last, &shared.config.limits);
+        }
         // What isn't known to be committed is pending until the in-sync set has it all (equalise).
         for group in copy.tail.groups() {
             let mut rest = &group.records[..];
@@ -489,11 +497,14 @@ impl Partition {
                 continue;
             }
             copy.part_from(follower.node, follower.acked, &shared.config.limits);
-            if !follower.knows_epoch {
-                // It may itself still serve reads of what it was primary of, on a lease from here.
-                let until = shared.peers.granted_until_us(follower.node);
-                primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
-            }
+        }
+        self.deposed.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
+        // Who has to acknowledge in this epoch reads no more once it has.
+        primary.holds =
+            self.deposed.iter().filter(|it| !assignment.isr.contains(&it.node)).copied().collect();
+        for hold in &primary.holds {
+            shared.peers.grant_from(hold.node, hold.version);
+            shared.peers.nudge(hold.node);
         }
         for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
             shared.abandon_sending(follower.node, follower.sending.take());
@@ -526,7 +537,6 @@ impl Partition {
                 node,
                 in_sync,
                 attached: in_sync,
-                knows_epoch: false,
                 acked: if in_sync { copy.commit } else { Sequence(0) },
                 sent: copy.last,
                 progress_us: now_us,
@@ -652,7 +662,9 @@ impl Primary {
 
     /// What was executed while enough copies took part is acknowledged only if enough still do.
     fn may_commit(&self, shared: &Shared) -> bool {
-        shared.now.mono_us >= self.hold_commits_until_us && !self.is_short(shared)
+        let now_us = shared.now.mono_us;
+        self.holds.iter().all(|it| shared.peers.has_learnt(it.node, it.version, now_us))
+            && !self.is_short(shared)
     }
 
     /// Whether fewer copies take part than a write needs.

@@ -1,0 +1,176 @@
+//! The table at this node: taking a newer one, entering an incarnation, telling the others.
+
+use super::{Engine, Output};
+use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::message::{Message, TableStep};
+use crate::engine::partition::{Partition, Role};
+use crate::engine::table::{MemberStatus, Table};
+use std::sync::Arc;
+
+impl Engine {
+    pub(super) fn table_received(&mut self, from: NodeId, table: Table) {
+        let count = usize::from(table.settings.partitions);
+        let sound = table.settings.partitions.is_power_of_two()
+            && table.partitions.len() == count
+            && table.settings.partitions <= crate::engine::ids::PARTITION_COUNT_MAX;
+        if !sound || table.incarnation.0 == 0 {
+            self.shared.stats.frames_broken += 1;
+            return;
+        }
+        let mine = self.shared.table.incarnation;
+        if mine.0 != 0 && !mine.same_lineage(table.incarnation) {
+            self.shared.stats.refused.incarnation += 1;
+            tracing::warn!(%from, "a table of another cluster");
+            return;
+        }
+        if !table.supersedes(&self.shared.table) {
+            return;
+        }
+        self.install_checked(from, table);
+    }
+
+    /// Takes a newer table from a member, unless it cannot be what was agreed.
+    fn install_checked(&mut self, from: NodeId, table: Table) {
+        let follows = match table.incarnation == self.shared.table.incarnation {
+            true => table.checks_after(&self.shared.table),
+            false => Ok(()),
+        };
+        if let Err(fault) = table.checks().and(follows) {
+            self.shared.stats.refused.malformed += 1;
+            tracing::warn!(%from, fault, "a table that cannot be");
+            return;
+        }
+        self.install(Arc::new(table));
+    }
+
+    /// Takes the changes that lead to the next table; asks for all of it if others are missing here.
+    pub(super) fn table_step(&mut self, from: NodeId, step: TableStep) {
+        let mine = &self.shared.table;
+        if step.version <= mine.version {
+            return;
+        }
+        if step.after != mine.version {
+            self.shared.pull_table(from);
+            return;
+        }
+        let mut table = (**mine).clone();
+        table.version = step.version;
+        for (id, assignment) in step.partitions {
+            match table.partitions.get_mut(id.index()) {
+                Some(known) => *known = assignment,
+                None => {
+                    self.shared.stats.refused.partition += 1;
+                    return;
+                }
+            }
+        }
+        self.install_checked(from, table);
+    }
+
+    pub(super) fn install(&mut self, table: Arc<Table>) {
+        if !table.supersedes(&self.shared.table) {
+            return;
+        }
+        let now = self.shared.now;
+        if table.incarnation != self.shared.table.incarnation {
+            self.enter_incarnation(&table);
+        }
+        let before = self.shared.set_table(table.clone());
+        let Engine { shared, partitions, .. } = self;
+        for (partition, assignment) in partitions.iter_mut().zip(&table.partitions) {
+            let unchanged = before.incarnation == table.incarnation
+                && before.partitions.get(partition.id.index()) == Some(assignment);
+            // A former copy may have become superfluous by a change elsewhere.
+            let kept = matches!(partition.role, Role::Bystander) && partition.copy.is_some();
+            if !unchanged || kept {
+                partition.install(shared, assignment);
+                shared.woken.insert(partition.id);
+            }
+        }
+        for (&node, member) in &table.members {
+            if node != self.shared.me
+                && member.status != MemberStatus::Down
+                && self.maintained.get(&node) != Some(&member.quic)
+            {
+                self.maintained.insert(node, member.quic);
+                self.outputs.push_back(Output::Maintain(node, member.quic));
+            }
+            if member.status == MemberStatus::Down && before.is_live(node) {
+                self.unanswered(node);
+            }
+        }
+        let gone: Vec<NodeId> =
+            self.maintained.keys().copied().filter(|node| !table.members.contains_key(node)).collect();
+        for node in gone {
+            self.maintained.remove(&node);
+            self.outputs.push_back(Output::Forget(node));
+            self.unanswered(node);
+        }
+        self.map_wanted.retain(|wanted| table.map_id(&wanted.name).is_none());
+        if self.leaving
+            && !self.left
+            && before.members.contains_key(&self.shared.me)
+            && !table.members.contains_key(&self.shared.me)
+        {
+            self.left = true;
+            self.membership.leave(now);
+            self.outputs.push_back(Output::Left);
+        }
+        self.outputs.push_back(Output::TableChanged);
+    }
+
+    fn enter_incarnation(&mut self, table: &Table) {
+        let former = self.shared.table.incarnation;
+        // Survivors of a takeover carry their copies into the new incarnation; whoever was left
+        // behind starts from nothing.
+        let carries = former.0 != 0 && table.carried_by == Some(self.shared.me);
+        if former.0 != 0 && !carries {
+            tracing::warn!(%former, now = %table.incarnation, "joining a later incarnation as a fresh member");
+            let Engine { shared, partitions, .. } = self;
+            if let Some(carrier) = table.carried_by {
+                let divergent: u64 =
+                    partitions.iter().map(|partition| partition.divergent_writes(shared, carrier)).sum();
+                if divergent > 0 {
+                    tracing::warn!(divergent, %carrier, "writes taken here apart from the cluster are dropped");
+                }
+                shared.stats.divergent += divergent;
+            }
+            for partition in partitions.iter_mut() {
+                partition.reset(shared);
+            }
+            self.outputs.push_back(Output::Rejoined);
+            if self.leading {
+                self.leading = false;
+                self.controller.resign();
+            }
+        }
+        self.pending_seals.clear();
+        self.shared.peers.new_incarnation(table.incarnation);
+        // Whoever leads while its cluster forms keeps what the log said before this table came of it.
+        if !self.leading {
+            self.shared.peers.term = 0;
+            self.shared.peers.leader = None;
+        }
+        self.membership.set_incarnation(self.shared.now, table.incarnation);
+        if self.partitions.len() != table.partitions.len() {
+            self.partitions =
+                (0..table.settings.partitions).map(|id| Partition::new(PartitionId(id))).collect();
+        }
+    }
+
+    /// Tells all members of the table in force: the step from `before`, if that says it all.
+    pub(super) fn push_table(&mut self, before: Option<&Table>) {
+        let me = self.shared.me;
+        let table = self.shared.table.clone();
+        let step = before.and_then(|before| TableStep::between(before, &table));
+        let message = match step {
+            Some(step) => Message::TableStep(step),
+            None => Message::Table(Box::new((*table).clone())),
+        };
+        for (&node, member) in &table.members {
+            if node != me && member.status != MemberStatus::Down {
+                self.shared.peers.send_control(node, &message);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Routing: operations run here, go to their primary once, or are parked until they can.
+
+use super::{Attempt, Engine, append_error};
+use crate::engine::command::Flags;
+use crate::engine::ids::{Epoch, NodeId};
+use crate::engine::message::{ForwardOutcome, Message, Unavailable};
+use crate::engine::op::{Op, OwnedOp};
+use crate::engine::partition::Partition;
+use crate::engine::partition::primary::{Asker, Executed, IN_DOUBT, ReplyBytes};
+use crate::engine::router::Forwarded;
+use crate::engine::shared::Parked;
+use crate::engine::table::Assignment;
+
+impl Engine {
+    pub(super) fn attempt(
+        &mut self,
+        op: &Op<'_>,
+        asker: Asker,
+        deadline_us: u64,
+        out: &mut Vec<u8>,
+    ) -> Attempt {
+        let Some(partition) = self.partitions.get(op.partition.index()) else {
+            append_error(out, "ERR no such partition");
+            return Attempt::Answered;
+        };
+        if partition.is_primary() {
+            if op.spec.flags.has(Flags::DENYOOM) && !self.shared.room_for(op.bytes()) {
+                self.make_room(op.bytes());
+            }
+            return match self.partitions[op.partition.index()].execute(&mut self.shared, op, asker, out) {
+                Executed::Done => Attempt::Answered,
+                Executed::Waiting => Attempt::Waiting,
+                Executed::NotNow(reason) => Attempt::NotNow(reason),
+            };
+        }
+        let assignment = self.shared.table.assignment(op.partition).filter(|owned| owned.epoch > Epoch(0));
+        let Some(&Assignment { primary, .. }) = assignment else {
+            return Attempt::NotNow(Unavailable::NoPrimary);
+        };
+        if !matches!(asker, Asker::Local(_))
+            || !self.shared.table.is_live(primary)
+            || !self.shared.peers.linked(primary)
+        {
+            return Attempt::NotNow(Unavailable::NoPrimary);
+        }
+        let op = OwnedOp::new(op);
+        let patience_ms = (deadline_us.saturating_sub(self.shared.now.mono_us) / 1_000) as u32;
+        let id = self.router.forward(Forwarded { asker, op: op.clone(), to: primary, deadline_us });
+        self.shared.stats.forwarded += 1;
+        self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded() });
+        Attempt::Waiting
+    }
+
+    /// Evicts from one partition after the other until `bytes` more fit, or none can give more.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        let count = self.partitions.len();
+        let mut fruitless = 0;
+        while fruitless < count && self.shared.eviction_goal() > 0 && !self.shared.room_for(bytes) {
+            self.sweep_cursor = (self.sweep_cursor + 1) % count;
+            let gave = self.partitions[self.sweep_cursor].evict(&mut self.shared);
+            fruitless = if gave { 0 } else { fruitless + 1 };
+        }
+    }
+
+    /// Runs an operation that waited or came from another node; answers or parks it.
+    pub(super) fn run(&mut self, parked: Parked) {
+        let Some(opened) = parked.op.open() else {
+            self.shared.stats.frames_broken += 1;
+            self.answer(parked.asker, ForwardOutcome::Done, b"-ERR malformed operation\r\n");
+            return;
+        };
+        let mut out = Vec::new();
+        let attempt = self.attempt(&opened.as_op(), parked.asker, parked.deadline_us, &mut out);
+        drop(opened);
+        match attempt {
+            Attempt::Answered => self.answer(parked.asker, ForwardOutcome::Done, &out),
+            Attempt::Waiting => {}
+            Attempt::NotNow(reason) => {
+                match parked.asker {
+                    // Another node routes by itself: only the primary parks for it.
+                    Asker::Node(..)
+                        if !self
+                            .partitions
+                            .get(parked.op.partition().index())
+                            .is_some_and(Partition::is_primary) =>
+                    {
+                        let version = self.shared.table.version;
+                        self.answer(parked.asker, ForwardOutcome::Stale(version), &[]);
+                    }
+                    _ if self.shared.now.mono_us >= parked.deadline_us => self.expire(parked.asker, reason),
+                    _ if self.router.len() >= self.shared.config.waiting_max => {
+                        self.expire(parked.asker, reason)
+                    }
+                    _ => {
+                        self.shared.stats.parked += 1;
+                        self.router.park(Parked { reason, ..parked });
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, outcome: ForwardOutcome, reply: &[u8]) {
+        match asker {
+            Asker::Local(ticket) => self.shared.complete(ticket, ReplyBytes::from_slice(reply)),
+            Asker::Node(node, id) => {
+                self.shared.peers.send(node, &Message::ForwardReply { id, outcome, reply })
+            }
+            Asker::Nobody => {}
+        }
+    }
+
+    pub(super) fn expire(&mut self, asker: Asker, reason: Unavailable) {
+        self.shared.stats.expired_patience += 1;
+        match asker {
+            Asker::Local(ticket) => self.shared.complete_error(ticket, reason.resp_error()),
+            _ => self.answer(asker, ForwardOutcome::Expired(reason), &[]),
+        }
+    }
+
+    /// What was sent to `node` and not answered: reads run again, writes are in doubt.
+    pub(super) fn unanswered(&mut self, node: NodeId) {
+        for forwarded in self.router.lost(node) {
+            self.give_up(forwarded);
+        }
+    }
+
+    fn give_up(&mut self, forwarded: Forwarded) {
+        let Asker::Local(ticket) = forwarded.asker else { return };
+        if forwarded.op.writes() && !forwarded.op.is_exactly_once() {
+            self.shared.stats.in_doubt += 1;
+            self.shared.complete_error(ticket, IN_DOUBT);
+        } else {
+            self.shared.resubmit.push_back(Parked {
+                asker: forwarded.asker,
+                op: forwarded.op,
+                deadline_us: forwarded.deadline_us,
+                reason: Unavailable::NoPrimary,
+            });
+        }
+    }
+
+    pub(super) fn forward_reply(&mut self, from: NodeId, id: u64, outcome: ForwardOutcome, reply: &[u8]) {
+        let Some(forwarded) = self.router.answered(from, id) else { return };
+        let Asker::Local(ticket) = forwarded.asker else { return };
+        match outcome {
+            ForwardOutcome::Done => self.shared.complete(ticket, ReplyBytes::from_slice(reply)),
+            ForwardOutcome::Stale(version) => {
+                if version > self.shared.table.version {
+                    self.shared.pull_table(from);
+                }
+                let Forwarded { asker, op, deadline_us, to } = forwarded;
+                let id = op.partition();
+                if self.shared.table.assignment(id).is_some_and(|assignment| assignment.primary != to) {
+                    // The table has moved on meanwhile: there is somebody else to ask.
+                    self.shared.woken.insert(id);
+                }
+                self.shared.stats.parked += 1;
+                self.router.park(Parked { asker, op, deadline_us, reason: Unavailable::ChangingHands });
+            }
+            ForwardOutcome::Expired(reason) => self.shared.complete_error(ticket, reason.resp_error()),
+            ForwardOutcome::InDoubt => {
+                if forwarded.op.is_exactly_once() {
+                    self.give_up(forwarded);
+                } else {
+                    self.shared.stats.in_doubt += 1;
+                    self.shared.complete_error(ticket, IN_DOUBT);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is done when time has passed.
+
+use super::{Engine, JOIN_REPEAT_US, Output, VOTERS_REPEAT_US};
+use crate::engine::controller::{self, Report};
+use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::message::{self, Message, Unavailable};
+use crate::engine::partition::Role;
+use crate::engine::partition::primary::{Asker, IN_DOUBT};
+use crate::engine::table::{MemberStatus, TableChange};
+use crate::engine::time::Now;
+
+impl Engine {
+    pub(super) fn tick_partitions(&mut self) {
+        let Engine { shared, partitions, .. } = self;
+        for id in std::mem::take(&mut shared.restless) {
+            let partition = &mut partitions[id.index()];
+            partition.tick_primary(shared);
+            if partition.is_restless() {
+                shared.restless.insert(id);
+            }
+        }
+        // Memory of shards given up, in bounded steps.
+        let mut budget = 20_000;
+        while budget > 0
+            && let Some(shard) = shared.condemned.front_mut()
+        {
+            if shard.release_some(&mut shared.arena, budget) {
+                shared.condemned.pop_front();
+            }
+            budget = budget.saturating_sub(5_000);
+        }
+    }
+
+    /// What waits for a node that was a moment behind in its table is asked again soon.
+    pub(super) fn tick_parked(&mut self) {
+        for id in self.router.parked_partitions() {
+            let Some(assignment) = self.shared.table.assignment(id) else { continue };
+            let primary = assignment.primary;
+            if primary == self.shared.me
+                || (self.shared.table.is_live(primary) && self.shared.peers.linked(primary))
+            {
+                self.shared.woken.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn tick_slow(&mut self, now: Now) {
+        let now_us = now.mono_us;
+        let count = self.partitions.len();
+        // Everything is visited for stragglers; the restless set makes the busy ones prompt.
+        for index in 0..count {
+            if self.partitions[index].is_restless() {
+                self.shared.restless.insert(PartitionId(index as u16));
+            }
+        }
+        self.tick_expiry(count);
+        self.tick_digests(now_us, count);
+        for forwarded in self.router.expired(now_us) {
+            let Asker::Local(ticket) = forwarded.asker else { continue };
+            self.shared.stats.expired_patience += 1;
+            if forwarded.op.writes() {
+                self.shared.stats.in_doubt += 1;
+                self.shared.complete_error(ticket, IN_DOUBT);
+            } else {
+                self.shared.complete_error(ticket, Unavailable::NoPrimary.resp_error());
+            }
+        }
+        let parked = self.router.parked_partitions();
+        self.shared.woken.extend(parked);
+        self.tick_membership_of_table(now);
+        self.tick_takeover(now);
+        self.update_load();
+        let table = self.shared.table.clone();
+        self.shared.peers.retain(now_us, |node| table.members.contains_key(&node));
+    }
+
+    fn tick_expiry(&mut self, count: usize) {
+        // A slice of the partitions each time: all within a second, more where there is more to do.
+        let slice = count.div_ceil(8);
+        let maps_bounded = self.shared.table.maps.iter().any(|map| map.defaults.bytes_max > 0);
+        for _ in 0..slice {
+            self.sweep_cursor = (self.sweep_cursor + 1) % count.max(1);
+            let budget = self.shared.config.sweep_budget;
+            let Engine { shared, partitions, .. } = self;
+            let partition = &mut partitions[self.sweep_cursor];
+            if partition.is_primary() {
+                partition.sweep(shared, budget);
+                if maps_bounded {
+                    partition.evict(shared);
+                }
+            } else if let Some(copy) = &mut partition.copy {
+                copy.shard.tidy(&mut shared.arena, budget);
+            }
+        }
+        self.make_room(0);
+    }
+
+    fn tick_digests(&mut self, now_us: u64, count: usize) {
+        if count == 0 {
+            return;
+        }
+        // Spread over the period: so many partitions are due by now.
+        let per_partition_us = (self.shared.config.digest_period_us / count as u64).max(1);
+        if self.digest_owed_us == 0 {
+            self.digest_owed_us = now_us;
+        }
+        while self.digest_owed_us + per_partition_us <= now_us {
+            self.digest_owed_us += per_partition_us;
+            self.digest_cursor = (self.digest_cursor + 1) % count;
+            self.partitions[self.digest_cursor].send_digest(&mut self.shared);
+        }
+    }
+
+    /// Joining, leaving, pulling and reporting are repeated until the table shows the result.
+    pub(super) fn tick_membership_of_table(&mut self, now: Now) {
+        let now_us = now.mono_us;
+        let me = self.shared.me;
+        let table = self.shared.table.clone();
+        let in_cluster = table.incarnation.0 != 0;
+        let listed = table.members.get(&me);
+        if in_cluster && listed.is_none() && !self.leaving && now_us >= self.last_join_us + JOIN_REPEAT_US {
+            self.last_join_us = now_us;
+            if self.leading {
+                self.controller.join(now, self.member.clone());
+            } else if let Some(node) = self.towards_leader() {
+                let join = Message::Join { member: self.member.clone(), relayed: false };
+                self.shared.peers.send_control(node, &join);
+            }
+        }
+        if !in_cluster && now_us >= self.last_pull_us + JOIN_REPEAT_US {
+            self.last_pull_us = now_us;
+            let linked: Vec<NodeId> =
+                self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
+            self.shared.pulls.extend(linked);
+        }
+        if now_us >= self.last_report_us + JOIN_REPEAT_US {
+            self.last_report_us = now_us;
+            if self.leaving && listed.is_some() {
+                self.shared.report(Report::Leave);
+            }
+            for wanted in self.map_wanted.clone() {
+                self.shared.report(Report::DefineMap(wanted));
+            }
+        }
+        // Whoever could take something over: a member that is gone as well never will, and might have
+        // gone before it could say that it was leaving.
+        let alone = !table.members.values().any(|member| {
+            member.node != me
+                && member.status == MemberStatus::Up
+                && member.weight > 0
+                && (self.membership.is_alive(member.node) || self.shared.peers.linked(member.node))
+        });
+        if self.leaving && !self.left && (!in_cluster || alone) {
+            self.left = true;
+            self.outputs.push_back(Output::Left);
+        }
+        if self.leading {
+            // The leader first: whoever has to go, it isn't the one that decides.
+            let mut current = self.last_voters.clone();
+            current.sort_by_key(|&node| node != me);
+            let alive = |node: NodeId| {
+                node == me || (self.membership.is_alive(node) && self.shared.peers.linked(node))
+            };
+            let voters = controller::voters(&table, &current, alive);
+            if !current.is_empty()
+                && !voters.is_empty()
+                && (voters != self.last_voters || now_us >= self.last_voters_us + VOTERS_REPEAT_US)
+            {
+                self.last_voters_us = now_us;
+                self.last_voters = voters.clone();
+                self.outputs.push_back(Output::Voters(voters));
+            }
+        }
+    }
+
+    /// The voters in force, as the agreed log says.
+    pub fn set_voters(&mut self, voters: Vec<NodeId>) {
+        self.last_voters = voters;
+    }
+
+    /// Small clusters: the survivor goes on as the next incarnation.
+    fn tick_takeover(&mut self, now: Now) {
+        let me = self.shared.me;
+        let table = self.shared.table.clone();
+        if table.incarnation.0 == 0 || self.leading || !table.members.contains_key(&me) || self.leaving {
+            self.leader_lost_us = None;
+            return;
+        }
+        let alive =
+            |node: NodeId| node == me || self.membership.is_alive(node) || self.shared.peers.linked(node);
+        if !controller::may_take_over(&table, me, alive) {
+            self.leader_lost_us = None;
+            return;
+        }
+        let since = *self.leader_lost_us.get_or_insert(now.mono_us);
+        // What the lost voter may still serve under our lease must have run out.
+        if now.mono_us < since + self.shared.config.peers.lease_us {
+            return;
+        }
+        self.leader_lost_us = None;
+        let incarnation = table.incarnation.successor();
+        tracing::warn!(%incarnation, "the rest of this small cluster is lost; going on alone");
+        let mut next = (*table).clone();
+        next.apply(&[TableChange::NewIncarnation(incarnation)]);
+        next.carried_by = Some(me);
+        self.outputs.push_back(Output::Form(Box::new(next)));
+    }
+
+    fn update_load(&mut self) {
+        let (mut keys, mut migrations, mut copy_left_bytes) = (0, 0, 0);
+        for partition in &self.partitions {
+            let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) else { continue };
+            keys += copy.shard.len() as u64;
+            for sending in primary.followers.iter().filter_map(|follower| follower.sending.as_ref()) {
+                migrations += 1;
+                copy_left_bytes += sending.left_bytes(copy);
+            }
+        }
+        let status = self.controller.status();
+        let moves = status.learners + status.migrations_wanted + status.handovers_wanted + status.surplus;
+        let load = &mut self.shared.peers.load;
+        load.keys = keys;
+        load.migrations = migrations;
+        load.copy_left_bytes = copy_left_bytes;
+        load.moves_wanted = moves.try_into().unwrap_or(u32::MAX);
+        load.bytes = self.shared.arena.bytes_used();
+        load.bytes_max = self.shared.config.bytes_max;
+        load.operations = self.shared.stats.operations;
+        load.uptime_s = (self.shared.now.mono_us - self.started_us) / 1_000_000;
+        load.snapshot_bytes = self.shared.stats.snapshot_bytes_sent;
+    }
+
+    /// What this node says of itself.
+    pub fn load(&self) -> &message::Load {
+        &self.shared.peers.load
+    }
+}
