@@ -103,7 +103,7 @@ pub enum DataCommand {
     Unlock(At<UnlockArgs>),
     /// Run any command as it is, such as: ringdove call SET key value XX GET
     Call(At<CallArgs>),
-    /// Give up partitions all of whose copies are lost: they start again, empty
+    /// Let partitions without a complete copy go on from the best former one, or empty if there is none
     AcceptLoss(At<AcceptLossArgs>),
 }
 
@@ -204,7 +204,7 @@ pub struct CallArgs {
 
 #[derive(Args)]
 pub struct AcceptLossArgs {
-    /// Yes, what they held is gone for good
+    /// Yes, what that copy lacks is gone for good
     #[arg(long, required = true)]
     yes: bool,
 }

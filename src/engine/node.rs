@@ -265,7 +265,8 @@ impl Engine {
         }
     }
 
-    /// An operator accepts the loss of partitions without a live copy.
+    /// An operator accepts the loss of what is missing from partitions without a complete copy: they go
+    /// on from the best former one, or empty.
     pub fn accept_loss(&mut self, now: Now) {
         self.shared.now = now;
         self.shared.report(Report::AcceptLoss);

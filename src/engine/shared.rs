@@ -248,3 +248,39 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_keep_to_their_budget_and_windows() {
+        let config = EngineConfig {
+            snapshot_bytes_per_s: 1_000_000,
+            snapshot_window_bytes: 50_000,
+            ..EngineConfig::default()
+        };
+        let mut shared = Shared::new(NodeId(1), config, 1);
+        let (mut sent, chunk) = (0u64, 10_000usize);
+        for tick in 0..100 {
+            shared.now.mono_us = 1_000_000 + tick * 20_000;
+            // Two receivers share the budget.
+            for node in [NodeId(2), NodeId(3)] {
+                while shared.snapshot_room(node) {
+                    shared.snapshot_sent(node, chunk);
+                    shared.snapshot_landed(node, chunk);
+                    sent += chunk as u64;
+                }
+            }
+        }
+        assert!((1_900_000..=2_100_000).contains(&sent), "{sent} bytes in two seconds");
+        shared.now.mono_us += 60_000_000;
+        for _ in 0..5 {
+            shared.config.snapshot_bytes_per_s = 0;
+            assert!(shared.snapshot_room(NodeId(2)));
+            shared.snapshot_sent(NodeId(2), chunk);
+        }
+        assert!(!shared.snapshot_room(NodeId(2)), "the window is full");
+        assert!(shared.snapshot_room(NodeId(3)));
+    }
+}

@@ -30,7 +30,7 @@ pub(super) const SPECS: &[CommandSpec] = &[
         CommandSpec::session(S, "debug|sleep", 3, ADMIN, Op::DebugSleep, "1.0.0", "Delay this connection for so many seconds"),
         help("debug|help", "1.0.0"),
     ]),
-    CommandSpec::session(S, "rd.acceptloss", 1, ADMIN, Op::AcceptLoss, "0.1.0", "Begin partitions without a live copy anew, empty: what they held is given up"),
+    CommandSpec::session(S, "rd.acceptloss", 1, ADMIN, Op::AcceptLoss, "0.1.0", "Let partitions without a complete copy go on from the best former one, or empty: what it lacks is given up"),
     CommandSpec::session(S, "info", -1, STALE, Op::Info, "1.0.0", "Get information and statistics about the server"),
     CommandSpec::session(S, "time", 1, STALE.and(FAST), Op::Time, "2.6.0", "Return the current server time"),
     CommandSpec::session(Group::Generic, "wait", 3, Flags::NOSCRIPT, Op::Wait, "3.0.0", "The copies beside the primary that hold every acknowledged write"),

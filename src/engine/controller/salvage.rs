@@ -312,3 +312,88 @@ impl Salvage {
             .chain(self.asked.values().map(move |asked| asked.since_us + timeout_us))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::controller::tests::cluster::{member, settings};
+    use crate::engine::ids::Incarnation;
+    use crate::engine::table::{Former, MemberStatus};
+
+    const P: PartitionId = PartitionId(0);
+    const X: NodeId = NodeId(2);
+    const L: NodeId = NodeId(3);
+    const M: NodeId = NodeId(4);
+
+    /// Node 1 is dead, 2 is the former copy, the others learn.
+    fn verdict(shared_until: u64, learners: &[NodeId], answers: &[(NodeId, Option<u64>, Taken)]) -> Verdict {
+        let mut table = Table::new(Incarnation(1), settings(1, 2));
+        for id in 1..=4 {
+            table.apply(&[TableChange::PutMember(member(id))]);
+        }
+        table.apply(&[TableChange::SetStatus(NodeId(1), MemberStatus::Down)]);
+        let assignment = Assignment {
+            epoch: Epoch(5),
+            origin: Epoch(1),
+            primary: NodeId(1),
+            isr: vec![NodeId(1)],
+            learners: learners.to_vec(),
+            former: vec![Former { node: X, shared_until: Sequence(shared_until) }],
+        };
+        let mut asked = Asked::new(Epoch(5), 0, false);
+        for &(node, last, taken) in answers {
+            let copy = last.map(|last| (Epoch(5), Sequence(last)));
+            let held =
+                Held { partition: P, epoch: Epoch(6), copy, current: node != X && copy.is_some(), taken };
+            asked.answers.insert(node, held);
+        }
+        asked.verdict(false, &table, &assignment)
+    }
+
+    fn took(after: u64, last: u64) -> Taken {
+        Taken::Records { after: Sequence(after), last: Sequence(last) }
+    }
+
+    #[test]
+    fn every_learner_has_to_promise_first() {
+        let x = (X, Some(10), Taken::Nothing);
+        assert_eq!(verdict(u64::MAX, &[L, M], &[x, (L, None, Taken::Nothing)]), Verdict::Wait);
+        assert_eq!(verdict(u64::MAX, &[L], &[(L, None, Taken::Nothing)]), Verdict::Nothing, "no copy");
+    }
+
+    #[test]
+    fn a_copy_that_no_record_is_beyond_goes_on() {
+        let x = (X, Some(10), Taken::Nothing);
+        assert_eq!(verdict(u64::MAX, &[L], &[x, (L, None, Taken::Nothing)]), Verdict::Recover(X));
+        assert_eq!(verdict(u64::MAX, &[L], &[x, (L, None, took(8, 10))]), Verdict::Recover(X));
+    }
+
+    #[test]
+    fn what_a_learner_took_since_is_added() {
+        let x = (X, Some(10), Taken::Nothing);
+        let merge = |from| Verdict::Merge { from, to: X };
+        assert_eq!(verdict(u64::MAX, &[L], &[x, (L, None, took(10, 15))]), merge(L));
+        let both = [x, (L, None, took(9, 12)), (M, None, took(10, 15))];
+        assert_eq!(verdict(u64::MAX, &[L, M], &both), merge(M), "the furthest has all of it");
+        assert_eq!(verdict(9, &[L], &[x, (L, None, took(9, 9))]), Verdict::Recover(X));
+        assert_eq!(verdict(9, &[L], &[x, (L, None, took(9, 10))]), merge(L), "its own 10 is another");
+    }
+
+    #[test]
+    fn a_gap_is_a_loss() {
+        let x = (X, Some(10), Taken::Nothing);
+        assert_eq!(verdict(u64::MAX, &[L], &[x, (L, None, took(11, 15))]), Verdict::Nothing);
+        assert_eq!(verdict(8, &[L], &[x, (L, None, took(9, 15))]), Verdict::Nothing, "it is clean to 8");
+        assert_eq!(verdict(u64::MAX, &[L], &[x, (L, None, Taken::Lost)]), Verdict::Nothing);
+        let gone_on = [x, (L, None, took(9, 12)), (M, None, took(12, 15))];
+        assert_eq!(verdict(u64::MAX, &[L, M], &gone_on), Verdict::Nothing, "none of the two has it all");
+    }
+
+    #[test]
+    fn a_learner_that_was_complete_needs_nobody() {
+        let learner = (L, Some(15), took(15, 15));
+        assert_eq!(verdict(u64::MAX, &[L], &[(X, Some(10), Taken::Nothing), learner]), Verdict::Recover(L));
+        let beyond = [(X, Some(10), Taken::Nothing), learner, (M, None, took(15, 16))];
+        assert_eq!(verdict(u64::MAX, &[L, M], &beyond), Verdict::Nothing, "something came after it");
+    }
+}

@@ -244,7 +244,7 @@ fn no_change_ever_spoils_the_table() {
             let epoch = Epoch(if below(5) == 0 { below(4) } else { now });
             let (who, other) = (node(1 + below(6)), node(1 + below(6)));
             let status = [MemberStatus::Up, MemberStatus::Down, MemberStatus::Leaving];
-            let change = match below(15) {
+            let change = match below(16) {
                 0 | 1 => TableChange::PutMember(member(who.0)),
                 2 | 3 => TableChange::SetStatus(who, status[below(3) as usize]),
                 4 => TableChange::RemoveMember(who),
@@ -259,6 +259,7 @@ fn no_change_ever_spoils_the_table() {
                     TableChange::Failover { partition, epoch, primary: who, isr, last: Sequence(u64::MAX) }
                 }
                 13 => TableChange::Handover { partition, epoch, to: who },
+                14 => TableChange::Recover { partition, epoch, primary: who, accepted: below(2) == 0 },
                 _ => {
                     let backups = vec![other];
                     TableChange::AcceptLoss { partition, epoch, primary: who, backups }
@@ -288,4 +289,89 @@ fn the_checks_see_what_is_wrong() {
     assert!(spoil(|t| t.partitions[0].primary = NodeId(2)).checks_after(&good).is_err());
     assert!(spoil(|t| t.partitions[0].epoch = Epoch(0)).checks_after(&good).is_err());
     assert!(spoil(|t| t.version = TableVersion(0)).checks_after(&good).is_err());
+}
+
+/// Partition 0 on 1 and 2, of which 2 is counted out while 3 learns.
+fn exposed(last: Sequence, by_failover: bool) -> Table {
+    let mut table = table(3);
+    let (from, left) = if by_failover { (1, 2) } else { (2, 1) };
+    assert!(one(&mut table, down(from)));
+    let leave = if by_failover {
+        TableChange::Failover {
+            partition: P,
+            epoch: Epoch(1),
+            primary: node(left),
+            isr: vec![node(left)],
+            last,
+        }
+    } else {
+        TableChange::RemoveReplica { partition: P, epoch: Epoch(1), node: node(from) }
+    };
+    let epoch = Epoch(if by_failover { 2 } else { 1 });
+    let learn = TableChange::AddLearner { partition: P, epoch, node: node(3) };
+    assert_eq!(table.apply(&[leave, learn]).applied, 2);
+    table
+}
+
+#[test]
+fn who_is_counted_out_is_remembered_while_only_learners_take_writes() {
+    let table = exposed(Sequence(9), false);
+    let former = &table.partitions[0].former;
+    assert_eq!(former[..], [Former { node: node(2), shared_until: Sequence(u64::MAX) }]);
+    let table = exposed(Sequence(9), true);
+    assert_eq!(table.partitions[0].former[..], [Former { node: node(1), shared_until: Sequence(9) }]);
+}
+
+#[test]
+fn a_former_copy_is_forgotten_once_writes_may_be_missing_from_it() {
+    // Nobody vouches for what was written or read.
+    let mut table = exposed(Sequence(9), false);
+    assert!(one(&mut table, TableChange::RemoveLearner { partition: P, epoch: Epoch(1), node: node(3) }));
+    assert!(table.partitions[0].former.is_empty());
+    // Also when another one follows at once: what the first took is gone with it.
+    let mut table = exposed(Sequence(9), false);
+    let swap = [
+        TableChange::RemoveLearner { partition: P, epoch: Epoch(1), node: node(3) },
+        TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(3) },
+    ];
+    assert_eq!(table.apply(&swap).applied, 2);
+    assert!(table.partitions[0].former.is_empty());
+    // Two complete copies acknowledge without anybody else.
+    let mut table = exposed(Sequence(9), false);
+    assert!(one(&mut table, TableChange::Complete { partition: P, epoch: Epoch(1), node: node(3) }));
+    assert!(table.partitions[0].former.is_empty());
+    // The one that left no learner behind in the same entry.
+    let mut alone = self::table(3);
+    assert!(one(&mut alone, down(2)));
+    assert!(one(&mut alone, TableChange::RemoveReplica { partition: P, epoch: Epoch(1), node: node(2) }));
+    assert!(alone.partitions[0].former.is_empty());
+}
+
+#[test]
+fn recovery_is_for_dead_partitions_and_those_that_are_counted_on() {
+    let recover = |epoch, who, accepted| TableChange::Recover {
+        partition: P,
+        epoch: Epoch(epoch),
+        primary: node(who),
+        accepted,
+    };
+    let mut table = exposed(Sequence(9), false);
+    assert!(one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Up)));
+    assert!(!one(&mut table, recover(1, 2, false)), "its primary lives");
+    assert!(one(&mut table, down(1)));
+    assert!(table.is_dead(P));
+    assert!(!one(&mut table, recover(2, 2, false)), "another epoch");
+    assert!(!one(&mut table, recover(1, 1, false)), "it doesn't live");
+    assert!(one(&mut table, recover(1, 2, false)));
+    let assignment = &table.partitions[0];
+    assert_eq!((assignment.epoch, assignment.primary), (Epoch(2), node(2)));
+    assert_eq!((assignment.isr.as_slice(), assignment.learners.len()), (&[node(2)][..], 0));
+    assert_eq!(assignment.origin, Epoch(1), "what it holds is not void");
+
+    let mut table = exposed(Sequence(9), false);
+    assert!(one(&mut table, TableChange::RemoveLearner { partition: P, epoch: Epoch(1), node: node(3) }));
+    assert!(one(&mut table, TableChange::SetStatus(node(2), MemberStatus::Up)));
+    assert!(one(&mut table, down(1)));
+    assert!(!one(&mut table, recover(1, 2, false)), "writes may be missing");
+    assert!(one(&mut table, recover(1, 2, true)), "an operator may");
 }

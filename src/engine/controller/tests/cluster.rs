@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 pub(super) const MS: u64 = 1_000;
 
-pub(super) fn settings(partitions: u16, replicas: u8) -> ClusterSettings {
+pub(in crate::engine::controller) fn settings(partitions: u16, replicas: u8) -> ClusterSettings {
     ClusterSettings { partitions, replicas, min_copies: replicas, survival: Survival::Auto }
 }
 
-pub(super) fn member(id: u64) -> Member {
+pub(in crate::engine::controller) fn member(id: u64) -> Member {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, id as u16));
     Member {
         node: NodeId(id),

@@ -1,6 +1,6 @@
 //! The controller in a tiny virtual cluster: one test a rule, and random histories.
 
-mod cluster;
+pub(super) mod cluster;
 mod random;
 mod rules;
 mod small;
