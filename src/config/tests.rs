@@ -87,6 +87,7 @@ fn every_setting_can_come_from_every_source() {
         ("enable-debug-command", "true"),
         ("unbatched-replication", "1"),
         ("drain-timeout", "9s"),
+        ("copy-rate", "100mb"),
         ("log", "debug"),
         ("log-format", "plain"),
     ];
