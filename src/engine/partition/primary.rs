@@ -660,11 +660,12 @@ impl Primary {
         !self.waiters.is_empty()
     }
 
-    /// What was executed while enough copies took part is acknowledged only if enough still do.
+    /// Whether what all of the ack set has is committed. With too few copies it waits for those that are
+    /// about to attach; if there are none it stands, but isn't acknowledged (see [`Primary::release`]).
     fn may_commit(&self, shared: &Shared) -> bool {
         let now_us = shared.now.mono_us;
         self.holds.iter().all(|it| shared.peers.has_learnt(it.node, it.version, now_us))
-            && !self.is_short(shared)
+            && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
     }
 
     /// Whether fewer copies take part than a write needs.
@@ -851,7 +852,7 @@ impl Primary {
         if self.waiters.is_empty() {
             return;
         }
-        let leased = self.leased(shared);
+        let (leased, short) = (self.leased(shared), self.is_short(shared));
         while let Some(waiter) = self.waiters.front()
             && waiter.sequence <= copy.commit
         {
@@ -859,6 +860,11 @@ impl Primary {
                 break;
             }
             let Some(waiter) = self.waiters.pop_front() else { break };
+            if short && waiter.cover == Cover::Commit {
+                // It stands on fewer copies than an acknowledgement promises.
+                disappoint(shared, waiter.asker, waiter.cover, Unavailable::CopiesShort);
+                continue;
+            }
             match waiter.asker {
                 Asker::Nobody => {}
                 Asker::Local(ticket) => shared.complete(ticket, waiter.reply),
