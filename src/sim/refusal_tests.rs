@@ -186,7 +186,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
 }
 
 #[test]
-fn a_corrupted_copy_is_found_and_rebuilt() {
+fn digests_find_a_corrupted_copy_and_it_is_rebuilt() {
     let (mut cluster, nodes) = cluster(12, 3, Survival::Auto);
     fill(&mut cluster, nodes[0]);
     let Cast { partition, primary, backup, .. } = cast(&cluster, &nodes);
