@@ -15,6 +15,7 @@ use super::frame::Class;
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
 use super::message::{self, ForwardOutcome, Message, Refusal, Unavailable};
+use super::mutants::Mutant;
 use super::op::{Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, Executed, IN_DOUBT, ReplyBytes};
 use super::partition::{Copy, Partition, Role};
@@ -112,7 +113,10 @@ impl Engine {
             partitions: Vec::new(),
             router: Router::default(),
             membership: Membership::new(me, member.quic, membership, entropy ^ 0x5117_AB1E),
-            controller: Controller::new(ControllerConfig::new(me)),
+            controller: Controller::new(ControllerConfig {
+                mutation: config.mutation,
+                ..ControllerConfig::new(me)
+            }),
             member,
             leading: false,
             leader_since_us: 0,
@@ -941,7 +945,7 @@ impl Engine {
                 continue;
             }
             partition.seal(&mut self.shared, epoch);
-            if deposed != self.shared.me {
+            if deposed != self.shared.me && !self.shared.config.mutation.is(Mutant::LeaseDespiteSeal) {
                 self.shared.peers.seal(deposed, id, epoch);
             }
         }
@@ -1069,6 +1073,8 @@ impl Engine {
                 if maps_bounded {
                     partition.evict(shared);
                 }
+            } else if shared.config.mutation.is(Mutant::BackupsExpire) {
+                partition.expire_by_own_clock(shared, budget);
             } else if let Some(copy) = &mut partition.copy {
                 copy.shard.tidy(&mut shared.arena, budget);
             }
@@ -1275,7 +1281,11 @@ impl Engine {
                 self.run(parked);
             }
             for id in woken {
-                for parked in self.router.unpark(id) {
+                let mut queue = self.router.unpark(id);
+                if queue.len() > 1 && self.shared.config.mutation.is(Mutant::LoseLastQueued) {
+                    queue.pop_back();
+                }
+                for parked in queue {
                     if self.shared.now.mono_us >= parked.deadline_us {
                         self.expire(parked.asker, parked.reason);
                     } else if self.router.has_parked(id) {

@@ -24,7 +24,7 @@ use super::store::{Arena, Shard};
 use super::table::Assignment;
 use super::time::Now;
 use bytes::Bytes;
-use primary::Primary;
+use primary::{Primary, Unheard};
 use snapshot::Staging;
 use std::collections::VecDeque;
 
@@ -249,6 +249,7 @@ impl Partition {
             return;
         }
         debug_assert!(assignment.epoch >= self.epoch, "epochs never go back within an incarnation");
+        let unheard = self.unheard(shared, assignment);
         let new_epoch = assignment.epoch != self.epoch;
         self.epoch = assignment.epoch;
         self.promised = self.promised.max(assignment.epoch);
@@ -282,7 +283,7 @@ impl Partition {
             } else if self.is_primary() {
                 self.renew(shared, assignment);
             } else {
-                self.promote(shared, assignment);
+                self.promote(shared, assignment, unheard);
             }
         } else {
             self.step_down(shared);
@@ -307,6 +308,28 @@ impl Partition {
             // Never wipe before replaced: only enough other complete copies make ours superfluous.
             if self.copy.is_some() && shared.enough_copies(assignment) {
                 self.discard_copy(shared);
+            }
+        }
+    }
+
+    /// Who may have reigned up to now, and need not consent to what is written under `assignment`:
+    /// each reads on, on leases from here, until it hears of its end.
+    fn unheard(&self, shared: &Shared, assignment: &Assignment) -> Vec<Unheard> {
+        if assignment.primary != shared.me || assignment.epoch == self.epoch || self.is_primary() {
+            return Vec::new();
+        }
+        let stays = |node: &NodeId| assignment.isr.contains(node);
+        match self.role {
+            Role::Follower { primary, .. } if assignment.epoch == self.epoch.next() => Some(primary)
+                .filter(|node| !stays(node))
+                .map(|node| Unheard::of(shared, node))
+                .into_iter()
+                .collect(),
+            _ if self.epoch == Epoch(0) && assignment.epoch == assignment.origin => Vec::new(),
+            // Reigns have passed here unnoticed: anybody's.
+            _ => {
+                let peers = shared.peers.iter().map(|(node, _)| node).filter(|node| !stays(node));
+                peers.map(|node| Unheard::of(shared, node)).collect()
             }
         }
     }

@@ -6,8 +6,9 @@ use super::{Copy, Group, Partition, Role};
 use crate::engine::command::{self, Flags, Request};
 use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
-use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
+use crate::engine::mutants::Mutant;
 use crate::engine::op::{Op, OwnedOp, Ticket};
 use crate::engine::record::{Effect, RecordLog};
 use crate::engine::shared::{Parked, Shared};
@@ -86,8 +87,30 @@ pub struct Primary {
     waiters: VecDeque<Waiter>,
     /// The handover under way.
     pub handover: Option<Handover>,
-    /// Replicas just dropped that may believe in a lease of ours on their own reads until then.
-    hold_commits_until_us: u64,
+    /// Who may still read by itself, on a lease from here, what commits from now on would change.
+    unheard: Vec<Unheard>,
+}
+
+/// Somebody who reigned, or may have, and whose consent to writes is no longer needed.
+#[derive(Debug)]
+pub(super) struct Unheard {
+    pub(super) node: NodeId,
+    /// Until when it may believe in a lease from here.
+    pub(super) until_us: u64,
+    /// Nor does it any more once it has this table.
+    pub(super) version: TableVersion,
+}
+
+impl Unheard {
+    /// Takes note of the lease given to `node`, as of the table being installed.
+    pub(super) fn of(shared: &Shared, node: NodeId) -> Unheard {
+        Unheard { node, until_us: shared.peers.granted_until_us(node), version: shared.table.version }
+    }
+
+    fn may_read(&self, shared: &Shared) -> bool {
+        shared.now.mono_us < self.until_us
+            && shared.peers.get(self.node).is_some_and(|peer| peer.table_version < self.version)
+    }
 }
 
 /// Stands among the pending keys for a record that concerns all of them.
@@ -143,7 +166,9 @@ impl Partition {
             if primary.ack_set_len() < shared.copies_min() {
                 return Executed::NotNow(Unavailable::CopiesShort);
             }
-            if let Some(id) = op.exactly_once {
+            if let Some(id) = op.exactly_once
+                && !shared.config.mutation.is(Mutant::NoDedup)
+            {
                 match copy.dedup.check(&id, copy.hlc.last().wall_ms().max(shared.now.wall_ms)) {
                     Verdict::Fresh => {}
                     Verdict::Duplicate(reply) => {
@@ -225,9 +250,14 @@ impl Partition {
     #[inline]
     pub fn touch_role(&self) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        let counts =
-            [primary.followers.len(), primary.log.count(), primary.pending.len(), primary.waiters.len()];
-        counts.into_iter().fold(primary.hold_commits_until_us, |all, count| all ^ count as u64)
+        let counts = [
+            primary.followers.len(),
+            primary.log.count(),
+            primary.pending.len(),
+            primary.waiters.len(),
+            primary.unheard.len(),
+        ];
+        counts.into_iter().fold(0, |all, count| all ^ count as u64)
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
@@ -267,7 +297,8 @@ impl Partition {
         match refusal {
             Refusal::Gap(expected) => {
                 let follower = &mut primary.followers[index];
-                if !follower.attached {
+                if !follower.attached || (expected.0 > 0 && expected <= follower.acked) {
+                    // An old refusal: it has said since that it has more.
                     return;
                 }
                 if expected.0 == 0 || expected > copy.last.next() {
@@ -365,9 +396,11 @@ impl Partition {
     }
 
     /// Starts a reign over what the copy holds.
-    pub(super) fn promote(&mut self, shared: &mut Shared, assignment: &Assignment) {
+    ///
+    /// `unheard` are those who may have reigned before and know nothing of this reign.
+    pub(super) fn promote(&mut self, shared: &mut Shared, assignment: &Assignment, unheard: Vec<Unheard>) {
         let Some(copy) = &mut self.copy else { return };
-        let mut primary = Primary::default();
+        let mut primary = Primary { unheard, ..Primary::default() };
         // What isn't known to be committed is pending until the in-sync set has it all (equalise).
         for group in copy.tail.groups() {
             let mut rest = &group.records[..];
@@ -394,6 +427,9 @@ impl Partition {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         primary.handover = None;
         for mut follower in std::mem::take(&mut primary.followers) {
+            if follower.in_sync && !assignment.holds(follower.node) && !follower.knows_epoch {
+                primary.unheard.push(Unheard::of(shared, follower.node));
+            }
             shared.abandon_sending(follower.node, follower.sending.take());
         }
         // Into the tail, from where the followers get it in the new epoch.
@@ -415,8 +451,7 @@ impl Partition {
         for follower in &primary.followers {
             if !assignment.holds(follower.node) && follower.in_sync && !follower.knows_epoch {
                 // It may itself still serve reads of what it was primary of, on a lease from here.
-                let until = shared.peers.granted_until_us(follower.node);
-                primary.hold_commits_until_us = primary.hold_commits_until_us.max(until);
+                primary.unheard.push(Unheard::of(shared, follower.node));
             }
         }
         for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
@@ -533,6 +568,7 @@ impl Partition {
                 .followers
                 .iter()
                 .filter(|follower| follower.attached)
+                .filter(|_| !shared.config.mutation.is(Mutant::AcknowledgeEarly))
                 .map(|follower| follower.acked)
                 .fold(reach, Sequence::min);
             debug_assert!(commit <= copy.last);
@@ -574,8 +610,10 @@ impl Primary {
         !self.waiters.is_empty()
     }
 
-    fn may_commit(&self, shared: &Shared) -> bool {
-        shared.now.mono_us >= self.hold_commits_until_us
+    /// Whether nobody who may still read could miss what is committed now.
+    fn may_commit(&mut self, shared: &Shared) -> bool {
+        self.unheard.retain(|unheard| unheard.may_read(shared));
+        self.unheard.is_empty()
     }
 
     /// Whether every member of the ack set lets this node read now.
@@ -585,6 +623,7 @@ impl Primary {
             .iter()
             .filter(|follower| follower.attached)
             .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
+            || shared.config.mutation.is(Mutant::IgnoreLease)
     }
 
     /// Runs something on the partition's keys. Returns how many effects it logged.

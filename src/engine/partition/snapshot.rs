@@ -11,6 +11,7 @@ use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupLimits, DedupTable};
 use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, Version};
 use crate::engine::message::{Message, Records, Refusal, SnapshotVerdict};
+use crate::engine::mutants::Mutant;
 use crate::engine::record::{self, Effect};
 use crate::engine::shared::Shared;
 use crate::engine::store::KeyRef;
@@ -354,6 +355,9 @@ impl Partition {
                 return;
             }
             self.drop_staging(shared);
+            if shared.config.mutation.is(Mutant::WipeOnReattach) {
+                self.discard_copy(shared);
+            }
             let mut copy = Copy::empty(epoch);
             copy.last = after;
             // What of it is committed, the primary will say.
@@ -387,7 +391,8 @@ impl Partition {
             shared.stats.records_refused += 1;
             return;
         }
-        if staging.chunk(shared, entries).is_err() {
+        let is_lost = number == 0 && shared.config.mutation.is(Mutant::CompleteTooEarly);
+        if !is_lost && staging.chunk(shared, entries).is_err() {
             shared.stats.records_refused += 1;
             return;
         }
@@ -435,7 +440,7 @@ impl Partition {
             return;
         }
         let equal = staging.copy.shard.len() as u64 == count && staging.copy.shard.digest_root() == digest;
-        if !equal {
+        if !equal && !shared.config.mutation.is(Mutant::CompleteTooEarly) {
             reply(shared, SnapshotVerdict::Different);
             return;
         }
@@ -524,6 +529,7 @@ impl Staging {
             }
             if !self.overrides.is_empty() {
                 match self.overrides.get(&(map, Box::from(key))) {
+                    Some(_) if shared.config.mutation.is(Mutant::ResurrectDeleted) => {}
                     Some(&Override::Deleted(at)) if version <= at => continue,
                     Some(&Override::Expires(at, expiry)) if version < at => {
                         version = at;

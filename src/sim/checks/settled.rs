@@ -42,7 +42,7 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
     if let Some(member) = gone {
         return Some(format!("{} is gone and still {:?}", member.node, member.status));
     }
-    let wanted = usize::from(table.settings.replicas).min(live.len());
+    let wanted = table.replicas_wanted();
     for (id, assignment) in table.partition_ids().zip(&table.partitions) {
         let whole = assignment.epoch > Epoch(0)
             && assignment.learners.is_empty()
