@@ -240,6 +240,11 @@ impl Engine {
         self.tick_membership_of_table(now);
     }
 
+    /// Whether this node was asked to leave and has not left yet.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving && !self.left
+    }
+
     /// Partitions that still name this node, for the progress of leaving.
     pub fn held(&self) -> usize {
         self.shared.table.partitions.iter().filter(|assignment| assignment.holds(self.shared.me)).count()

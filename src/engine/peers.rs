@@ -98,8 +98,6 @@ pub struct Peer {
     granted_until_us: u64,
     /// Partitions promised away from this peer, until the table shows the change.
     sealed: BTreeMap<PartitionId, Epoch>,
-    /// No grant below this table version: the peer must have learnt of the change.
-    grant_version_min: TableVersion,
     /// The operations it has sent here, lest one that arrives twice run twice.
     forwards: Arrivals,
 }
@@ -152,6 +150,9 @@ pub struct Peers {
     pub incarnation: Incarnation,
     /// Told in every batch.
     pub table_version: TableVersion,
+    /// The latest table in which a reign ended. Whoever doesn't have it gets no lease: it may take a
+    /// reign for its own that is over, and not be in this node's table any more.
+    reigns_version: TableVersion,
     /// Told in every batch.
     pub term: u64,
     /// Told in every batch.
@@ -170,6 +171,7 @@ impl Peers {
             peers: BTreeMap::new(),
             incarnation: Incarnation(0),
             table_version: TableVersion(0),
+            reigns_version: TableVersion(0),
             term: 0,
             leader: None,
             load: Load::default(),
@@ -399,7 +401,7 @@ impl Peers {
         if let Some(load) = batch.load {
             peer.load = load;
         }
-        let granted = peer.sealed.is_empty() && batch.table_version >= peer.grant_version_min;
+        let granted = peer.sealed.is_empty() && batch.table_version >= self.reigns_version;
         if granted {
             peer.granted_until_us = peer.granted_until_us.max(now_us + self.config.lease_us);
         }
@@ -426,12 +428,12 @@ impl Peers {
         *sealed = (*sealed).max(epoch);
     }
 
-    /// The table shows `partition` at `epoch`: seals up to there are done with.
-    pub fn unseal(&mut self, partition: PartitionId, epoch: Epoch, version: TableVersion) {
+    /// The table of this version shows `partition` at a new `epoch`: seals up to there are done with.
+    pub fn reign_began(&mut self, partition: PartitionId, epoch: Epoch, version: TableVersion) {
+        self.reigns_version = self.reigns_version.max(version);
         for peer in self.peers.values_mut() {
             if peer.sealed.get(&partition).is_some_and(|&promised| promised <= epoch) {
                 peer.sealed.remove(&partition);
-                peer.grant_version_min = peer.grant_version_min.max(version);
             }
         }
     }
@@ -439,6 +441,7 @@ impl Peers {
     /// A new incarnation starts: versions begin anew and old promises are void.
     pub fn new_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
+        self.reigns_version = TableVersion(0);
         for peer in self.peers.values_mut() {
             peer.clear();
             peer.table_version = TableVersion(0);

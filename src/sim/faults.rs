@@ -113,15 +113,20 @@ impl Faults {
         let by_majority = cluster.agreed().is_some_and(|table| table.ever_three);
         // Who is paused or cut off may be taken for dead: with a crash, that would be two losses.
         let crash_noticed = self.crashed_us == 0 || now_us >= self.crashed_us + NOTICED_US;
+        // Who leaves and finds itself alone goes at once, whatever it holds.
+        let leaving = live.iter().any(|&node| cluster.engine(node).is_leaving());
         match cluster.random.below(100) {
-            0..22 if now_us >= self.calm_from_us => self.crash(cluster, &live),
+            // What was decided before a crash and is slow to be agreed on rests on who is dead by then.
+            0..22 if now_us >= self.calm_from_us && (crash_noticed || self.terms.log.slow_us_max == 0) => {
+                self.crash(cluster, &live);
+            }
             22..36 if live.len() < NODES_MAX && left_us > 0 => {
                 let node = self.start(cluster);
                 self.counts.joins += 1;
                 tracing::info!(at_us = now_us, %node, "fault: join");
             }
-            36..46 if self.cuts_until_us == 0 => self.leave(cluster, &live),
-            46..64 if by_majority && crash_noticed => {
+            36..46 if now_us >= self.calm_from_us => self.leave(cluster, &live),
+            46..64 if by_majority && crash_noticed && !leaving => {
                 if let Some(node) = cluster.random.pick(&live) {
                     let us = cluster.random.between(500_000, 10_000_000).min(left_us);
                     cluster.pause(node, us);
@@ -130,7 +135,7 @@ impl Faults {
                     tracing::info!(at_us = now_us, %node, us, "fault: pause");
                 }
             }
-            64..86 if by_majority && crash_noticed && self.cuts_until_us == 0 => {
+            64..86 if by_majority && crash_noticed && !leaving && self.cuts_until_us == 0 => {
                 self.cut(cluster, &live, left_us);
             }
             86..90 if self.terms.clocks == Clocks::Jumping => {
@@ -224,13 +229,6 @@ impl Faults {
     }
 
     fn cut(&mut self, cluster: &mut Cluster, live: &[NodeId], left_us: u64) {
-        // Who leaves and finds itself alone goes at once, whatever it holds.
-        let is_leaving = |&node: &NodeId| {
-            cluster.agreed().and_then(|table| status_of(table, node)) != Some(MemberStatus::Up)
-        };
-        if live.iter().any(is_leaving) {
-            return;
-        }
         let Some(node) = cluster.random.pick(live) else { return };
         let others: Vec<NodeId> = live.iter().copied().filter(|&other| other != node).collect();
         let kind = cluster.random.below(8);
@@ -315,5 +313,9 @@ fn may_lose(cluster: &Cluster, doomed: &[NodeId]) -> bool {
         && other.is_some_and(|&other| {
             cluster.runs(other) && cluster.engine(other).has_table(table.incarnation, table.version)
         });
-    !doomed.is_empty() && live.len() > doomed.len() && copied && (majority || may_take_over)
+    // With fewer holders than a write needs copies, all that is left to do is to refuse.
+    let holders =
+        live.iter().filter(|&&node| stays(node) && cluster.engine(node).member().weight > 0).count();
+    let writable = holders >= usize::from(table.settings.min_copies) || !table.ever_three;
+    !doomed.is_empty() && live.len() > doomed.len() && copied && writable && (majority || may_take_over)
 }

@@ -253,7 +253,11 @@ impl Partition {
         let new_epoch = assignment.epoch != self.epoch;
         self.epoch = assignment.epoch;
         self.promised = self.promised.max(assignment.epoch);
-        shared.peers.unseal(self.id, assignment.epoch, shared.table.version);
+        if new_epoch {
+            shared.peers.reign_began(self.id, assignment.epoch, shared.table.version);
+            // Every reign starts its learners anew, with attempts numbered by its own primary.
+            self.drop_staging(shared);
+        }
 
         // A reign that starts from nothing voids whatever was held before.
         if self.copy.as_ref().is_some_and(|copy| copy.epoch < assignment.origin) {

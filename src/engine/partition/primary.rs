@@ -331,6 +331,9 @@ impl Partition {
             Refusal::Unknown => {
                 // It waits for its table, or lost its attachment; the timer tries again.
                 let follower = &mut primary.followers[index];
+                if !follower.attached {
+                    return;
+                }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
                 if !follower.is_bound() {
@@ -841,7 +844,7 @@ impl Primary {
     }
 
     /// Asks a follower where it stands, and tells it of the commit.
-    fn probe(
+    pub(super) fn probe(
         &mut self,
         shared: &mut Shared,
         copy: &Copy,

@@ -130,6 +130,8 @@ impl Primary {
         if !attached {
             if now_us >= sending.attached_us + ATTACH_REPEAT_US {
                 self.attach(shared, copy, id, epoch, index);
+                // One that has promised this reign away says so when it is asked, and a new epoch follows.
+                self.probe(shared, copy, id, epoch, index);
             }
             return;
         }
