@@ -125,7 +125,9 @@ impl Faults {
                 self.counts.joins += 1;
                 tracing::info!(at_us = now_us, %node, "fault: join");
             }
-            36..46 if now_us >= self.calm_from_us => self.leave(cluster, &live),
+            36..46 if now_us >= self.calm_from_us && crash_noticed && !leaving => {
+                self.leave(cluster, &live);
+            }
             46..64 if by_majority && crash_noticed && !leaving => {
                 if let Some(node) = cluster.random.pick(&live) {
                     let us = cluster.random.between(500_000, 10_000_000).min(left_us);
