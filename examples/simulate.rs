@@ -6,54 +6,65 @@
 //! ```
 //!
 //! Options: `--seeds N` how many, `--start S` the first; `--seed S` just one; `--seconds T` of faults in
-//! each (60); `--trace` prints what happens. Exits with 1 if a promise was broken, after printing the
-//! line that replays the run.
+//! each (60); `--threads N` (all cores); `--trace` prints what happens (with `--seed`). Exits with 1 if
+//! a promise was broken, after printing the line that replays the run and writing its trace to a file.
 
+use ringdove::sim::campaign::{self, Campaign};
 use ringdove::sim::scenario::Scenario;
 use std::process::ExitCode;
 
+const USAGE: &str =
+    "usage: simulate [--seeds N] [--start S] [--seed S] [--seconds T] [--threads N] [--trace]";
+
 fn main() -> ExitCode {
-    let (mut start, mut count, mut seconds, mut trace) = (1u64, 100u64, 60u64, false);
+    let mut campaign = Campaign { progress: true, ..Campaign::default() };
+    let (mut single, mut trace) = (false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|value| value.parse().ok());
+        let mut number = || args.next().and_then(|value| value.parse::<u64>().ok());
         let known = match arg.as_str() {
             "--trace" => {
                 trace = true;
                 Some(())
             }
-            "--seeds" => number().map(|value| count = value),
-            "--start" => number().map(|value| start = value),
-            "--seconds" => number().map(|value| seconds = value),
-            "--seed" => number().map(|value| (start, count) = (value, 1)),
+            "--seeds" => number().map(|value| campaign.seeds = value),
+            "--start" => number().map(|value| campaign.start = value),
+            "--seconds" => number().map(|value| campaign.fault_s = value),
+            "--threads" => number().map(|value| campaign.threads = value as usize),
+            "--seed" => number().map(|value| {
+                single = true;
+                (campaign.start, campaign.seeds) = (value, 1);
+            }),
             _ => None,
         };
         if known.is_none() {
-            eprintln!("usage: simulate [--seeds N] [--start S] [--seed S] [--seconds T] [--trace]");
+            eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     }
+    if single {
+        return one(&campaign, trace);
+    }
+    let report = campaign.run();
+    println!("{report}");
+    ExitCode::from(u8::from(!report.broken.is_empty()))
+}
+
+fn one(campaign: &Campaign, trace: bool) -> ExitCode {
     if trace {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-            tracing_subscriber::EnvFilter::new("ringdove=trace,ringdove::engine::membership=info")
-        });
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(campaign::TRACE_FILTER));
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stdout).init();
     }
-    let mut broken = 0u64;
-    for seed in start..start + count {
-        let scenario = Scenario { fault_s: seconds, ..Scenario::new(seed) };
-        match scenario.run() {
-            Ok(summary) if count == 1 => println!("seed {seed}: {summary:?}"),
-            Ok(_) => {}
-            Err(violation) => {
-                broken += 1;
-                println!("seed {seed}: {violation}");
-                println!(
-                    "  replay: cargo run --example simulate -- --seed {seed} --seconds {seconds} --trace"
-                );
-            }
+    let scenario = Scenario { fault_s: campaign.fault_s, ..Scenario::new(campaign.start) };
+    match scenario.run() {
+        Ok(summary) => {
+            println!("seed {}: {summary:#?}", scenario.seed);
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("seed {}: {violation}", scenario.seed);
+            ExitCode::FAILURE
         }
     }
-    println!("{count} seeds from {start}: {broken} broken");
-    ExitCode::from(u8::from(broken > 0))
 }

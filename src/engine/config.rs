@@ -1,5 +1,6 @@
 //! Bounds and patience of one engine.
 
+use super::mutants::Mutation;
 use super::peers::PeerConfig;
 use super::record::Limits;
 use super::store::Eviction;
@@ -41,6 +42,8 @@ pub struct EngineConfig {
     pub waiting_max: usize,
     /// Entries looked at for expiry in one partition at a time.
     pub sweep_budget: usize,
+    /// A bug put in on purpose; none without the feature `mutants`.
+    pub mutation: Mutation,
 }
 
 impl EngineConfig {
@@ -72,6 +75,7 @@ impl Default for EngineConfig {
             digest_period_us: 30_000_000,
             waiting_max: 100_000,
             sweep_budget: 200,
+            mutation: Mutation::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod hlc;
 pub mod ids;
 pub mod membership;
 pub mod message;
+pub mod mutants;
 pub mod node;
 pub mod op;
 pub mod partition;

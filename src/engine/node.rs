@@ -19,6 +19,7 @@ use super::frame::Class;
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
 use super::message::{self, Message, Refusal, Unavailable};
+use super::mutants::Mutant;
 use super::op::{Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, ReplyBytes};
 use super::partition::{Copy, Partition};
@@ -117,7 +118,10 @@ impl Engine {
             partitions: Vec::new(),
             router: Router::default(),
             membership: Membership::new(me, member.quic, membership, entropy ^ 0x5117_AB1E),
-            controller: Controller::new(ControllerConfig::new(me)),
+            controller: Controller::new(ControllerConfig {
+                mutation: config.mutation,
+                ..ControllerConfig::new(me)
+            }),
             member,
             leading: false,
             leader_since_us: 0,
@@ -248,6 +252,11 @@ impl Engine {
         self.leaving = true;
         self.last_report_us = 0;
         self.tick_membership_of_table(now);
+    }
+
+    /// Whether this node was asked to leave and has not left yet.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving && !self.left
     }
 
     /// Partitions that still name this node, for the progress of leaving.
@@ -603,7 +612,11 @@ impl Engine {
                 self.run(parked);
             }
             for id in woken {
-                for parked in self.router.unpark(id) {
+                let mut queue = self.router.unpark(id);
+                if queue.len() > 1 && self.shared.config.mutation.is(Mutant::LoseLastQueued) {
+                    queue.pop_back();
+                }
+                for parked in queue {
                     if self.shared.now.mono_us >= parked.deadline_us {
                         self.expire(parked.asker, parked.reason);
                     } else if self.router.has_parked(id) {

@@ -108,8 +108,6 @@ pub struct Peer {
     granted_until_us: u64,
     /// Partitions promised away from this peer, until the table shows the change.
     sealed: BTreeMap<PartitionId, Epoch>,
-    /// No grant below this table version: the peer must have learnt of the change.
-    grant_version_min: TableVersion,
     /// The operations it has sent here, lest one that arrives twice run twice.
     forwards: Arrivals,
 }
@@ -162,6 +160,9 @@ pub struct Peers {
     pub incarnation: Incarnation,
     /// Told in every batch.
     pub table_version: TableVersion,
+    /// The latest table in which a reign ended. Whoever doesn't have it gets no lease: it may take a
+    /// reign for its own that is over, and not be in this node's table any more.
+    reigns_version: TableVersion,
     /// Told in every batch.
     pub term: u64,
     /// Told in every batch.
@@ -180,6 +181,7 @@ impl Peers {
             peers: BTreeMap::new(),
             incarnation: Incarnation(0),
             table_version: TableVersion(0),
+            reigns_version: TableVersion(0),
             term: 0,
             leader: None,
             load: Load::default(),
@@ -414,7 +416,7 @@ impl Peers {
         if let Some(load) = batch.load {
             peer.load = load;
         }
-        let granted = peer.sealed.is_empty() && batch.table_version >= peer.grant_version_min;
+        let granted = peer.sealed.is_empty() && batch.table_version >= self.reigns_version;
         if granted {
             peer.granted_until_us = peer.granted_until_us.max(now_us + self.config.lease_us);
         }
@@ -434,20 +436,6 @@ impl Peers {
         self.peers.get(&node).map_or(0, |peer| peer.granted_until_us)
     }
 
-    /// Whether `node` holds that table or a later one, or can hold no lease from here any more.
-    pub fn has_learnt(&self, node: NodeId, version: TableVersion, now_us: u64) -> bool {
-        self.peers
-            .get(&node)
-            .is_none_or(|peer| peer.table_version >= version || now_us >= peer.granted_until_us)
-    }
-
-    /// No more grants to `node` below this table version.
-    pub fn grant_from(&mut self, node: NodeId, version: TableVersion) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.grant_version_min = peer.grant_version_min.max(version);
-        }
-    }
-
     /// Sends a heartbeat with the next flush: its ack says which table the peer holds.
     pub fn nudge(&mut self, node: NodeId) {
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -462,12 +450,12 @@ impl Peers {
         *sealed = (*sealed).max(epoch);
     }
 
-    /// The table shows `partition` at `epoch`: seals up to there are done with.
-    pub fn unseal(&mut self, partition: PartitionId, epoch: Epoch, version: TableVersion) {
+    /// The table of this version shows `partition` at a new `epoch`: seals up to there are done with.
+    pub fn reign_began(&mut self, partition: PartitionId, epoch: Epoch, version: TableVersion) {
+        self.reigns_version = self.reigns_version.max(version);
         for peer in self.peers.values_mut() {
             if peer.sealed.get(&partition).is_some_and(|&promised| promised <= epoch) {
                 peer.sealed.remove(&partition);
-                peer.grant_version_min = peer.grant_version_min.max(version);
             }
         }
     }
@@ -475,6 +463,7 @@ impl Peers {
     /// A new incarnation starts: versions begin anew and old promises are void.
     pub fn new_incarnation(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
+        self.reigns_version = TableVersion(0);
         for peer in self.peers.values_mut() {
             peer.clear();
             peer.table_version = TableVersion(0);

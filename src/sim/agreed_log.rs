@@ -3,13 +3,46 @@
 //! One voter leads a term; an entry commits after a delay if its proposer still leads and a majority
 //! answers; an entry proposed just before its leader was lost may commit under the next one. A leader
 //! that is dead, paused or cut off is replaced after an election timeout, and learns of it when it is
-//! reached again. Voters apply entries late, or several at once.
+//! reached again. Voters apply entries late, or several at once. Commits may be slow, come twice, or
+//! not come at all for a while.
 
 use super::cluster::{Cluster, Event};
+use super::counts::counts;
 use crate::engine::ids::{Incarnation, NodeId};
-use crate::engine::table::{Table, TableEntry};
+use crate::engine::table::{Table, TableChange, TableEntry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How the agreed log behaves; may be changed at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A commit takes up to so much longer than the network needs.
+    pub slow_us_max: u64,
+    /// Entries committed twice, per million.
+    pub duplicate_per_million: u32,
+    /// Nothing commits and nobody is elected until then.
+    pub unavailable_until_us: u64,
+}
+
+counts! {
+    /// What was committed, for the summary of a run.
+    pub struct Committed {
+        /// Successors appointed for dead primaries.
+        pub failovers: u64,
+        /// Primaries handed over.
+        pub handovers: u64,
+        /// Handovers withdrawn.
+        pub withdrawn: u64,
+        /// Copies completed.
+        pub completed: u64,
+        /// Copies taken out because they could not keep up.
+        pub lagging: u64,
+        /// Incarnations begun by a survivor.
+        pub takeovers: u64,
+        /// Leaders elected.
+        pub elections: u64,
+    }
+}
 
 const ELECTION_US_MIN: u64 = 1_200_000;
 const ELECTION_US_MAX: u64 = 2_400_000;
@@ -27,6 +60,12 @@ pub struct AgreedLog {
     pub term: u64,
     /// When the next leader is elected if this one stays lost.
     election_us: Option<u64>,
+    /// No entry proposed later commits before this.
+    commits_until_us: u64,
+    /// The term of the latest entry committed.
+    committed_term: u64,
+    /// A leader that is to be replaced though it lives.
+    deposed: Option<NodeId>,
     /// What nodes were last told of the leader.
     told: BTreeMap<NodeId, (u64, Option<NodeId>)>,
     /// The newest table sent to each voter.
@@ -41,6 +80,9 @@ impl AgreedLog {
             leader: Some(node),
             term: 1,
             election_us: None,
+            commits_until_us: 0,
+            committed_term: 0,
+            deposed: None,
             told: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
@@ -66,6 +108,7 @@ impl Cluster {
     }
 
     pub(super) fn form_log(&mut self, node: NodeId, table: Table) {
+        self.committed.takeovers += u64::from(!self.logs.is_empty());
         self.logs.insert(table.incarnation, AgreedLog::of_one(node, Arc::new(table)));
         self.serve_logs();
     }
@@ -83,18 +126,34 @@ impl Cluster {
     pub(super) fn propose(&mut self, node: NodeId, entry: TableEntry) {
         let incarnation = self.engine(node).table().incarnation;
         let Some(log) = self.logs.get(&incarnation) else { return };
-        let term = log.term;
+        let (term, now_us) = (log.term, self.now().mono_us);
         if log.leader == Some(node) && self.has_majority(incarnation, node) {
-            let delay = 2 * self.network.delay_us(&mut self.random) + self.random.below(10_000);
-            self.after(delay, Event::Commit(incarnation, term, entry));
+            let slow_us = self.log_config.slow_us_max.max(10_000);
+            let outage_us = self.log_config.unavailable_until_us.saturating_sub(self.now().mono_us);
+            let copies = 1 + usize::from(self.random.per_million(self.log_config.duplicate_per_million));
+            let delay = outage_us + 2 * self.network.delay_us(&mut self.random) + self.random.below(slow_us);
+            // In the order of their proposals.
+            let at_us = self.logs.get_mut(&incarnation).map_or(0, |log| {
+                log.commits_until_us = log.commits_until_us.max(now_us + delay);
+                log.commits_until_us
+            });
+            for _ in 0..copies {
+                self.after(at_us - now_us, Event::Commit(incarnation, term, entry.clone()));
+            }
         }
     }
 
     pub(super) fn commit(&mut self, incarnation: Incarnation, term: u64, entry: &TableEntry) {
+        let outage_us = self.log_config.unavailable_until_us.saturating_sub(self.now().mono_us);
+        if outage_us > 0 {
+            self.after(outage_us, Event::Commit(incarnation, term, entry.clone()));
+            return;
+        }
         let Some(log) = self.logs.get(&incarnation) else { return };
         let led = log.term == term && log.leader.is_some_and(|leader| self.has_majority(incarnation, leader));
-        // A new leader may or may not have got the entry from the one that was lost.
-        let inherited = log.term > term && self.random.per_million(500_000);
+        // A new leader may or may not have got the entry from the one that was lost; if so, it comes
+        // before the new leader's own.
+        let inherited = log.term > term && log.committed_term <= term && self.random.per_million(500_000);
         if !led && !inherited {
             return;
         }
@@ -103,7 +162,31 @@ impl Cluster {
         let applied = table.apply(entry);
         tracing::debug!(version = %applied.version, ?entry, skipped = applied.skipped, "committed");
         log.table = Arc::new(table);
+        log.committed_term = log.committed_term.max(term);
+        self.count(entry);
         self.serve_logs();
+    }
+
+    fn count(&mut self, entry: &TableEntry) {
+        for change in entry {
+            match change {
+                TableChange::Failover { .. } => self.committed.failovers += 1,
+                TableChange::Handover { .. } => self.committed.handovers += 1,
+                TableChange::CancelHandover { .. } => self.committed.withdrawn += 1,
+                TableChange::Complete { .. } => self.committed.completed += 1,
+                TableChange::RemoveLagging { .. } => self.committed.lagging += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// The leader loses its office, for no fault of its own; another voter is elected soon.
+    pub fn depose_leader(&mut self) {
+        let now_us = self.now().mono_us;
+        if let Some(log) = self.logs.values_mut().next_back() {
+            log.deposed = log.leader;
+            log.election_us = Some(now_us);
+        }
     }
 
     pub(super) fn set_voters(&mut self, node: NodeId, voters: Vec<NodeId>) {
@@ -136,8 +219,10 @@ impl Cluster {
 
     fn elect(&mut self, incarnation: Incarnation) {
         let Some(log) = self.logs.get(&incarnation) else { return };
-        let led =
-            log.leader.is_some_and(|leader| self.runs(leader) && self.has_majority(incarnation, leader));
+        let led = log.leader.is_some_and(|leader| {
+            log.deposed != Some(leader) && self.runs(leader) && self.has_majority(incarnation, leader)
+        });
+        let deposed = log.deposed;
         let (due_us, voters) = (log.election_us, log.voters.clone());
         let next_us = if led {
             None
@@ -147,20 +232,24 @@ impl Cluster {
             due_us
         };
         let mut elected = None;
-        if next_us.is_some_and(|at_us| self.now().mono_us >= at_us) {
+        let available = self.now().mono_us >= self.log_config.unavailable_until_us;
+        if available && next_us.is_some_and(|at_us| self.now().mono_us >= at_us) {
             let able: Vec<NodeId> = voters
                 .into_iter()
                 .filter(|&voter| self.runs(voter) && self.has_majority(incarnation, voter))
                 .collect();
-            elected = self.random.pick(&able);
+            let others: Vec<NodeId> = able.iter().copied().filter(|&node| Some(node) != deposed).collect();
+            elected = self.random.pick(if others.is_empty() { &able } else { &others });
         }
         let Some(log) = self.logs.get_mut(&incarnation) else { return };
         log.election_us = next_us;
         if elected.is_some() {
             log.election_us = None;
+            log.deposed = None;
             log.leader = elected;
             log.term += 1;
             tracing::debug!(leader = ?elected, term = log.term, "elected");
+            self.committed.elections += 1;
         }
     }
 

@@ -1,13 +1,14 @@
 //! A cluster of production engines under virtual time.
 //!
 //! The caller steps through the events with [`Cluster::step`] and may look at everything between two
-//! of them. Processes crash (for good), pause, are cut off and leave; what an engine wants done is
-//! done here: frames travel over [`Network`], entries through the [agreed log](super::agreed_log).
+//! of them. Processes crash (for good), pause, are cut off and leave, each on a machine with [clocks of
+//! its own](super::clock); what an engine wants done is done here: frames travel over [`Network`],
+//! entries through the [agreed log](super::agreed_log).
 
-use super::agreed_log::AgreedLog;
+use super::agreed_log::{AgreedLog, Committed, LogConfig};
+use super::clock::Clock;
 use super::network::{Network, NetworkConfig};
 use super::random::Random;
-use super::tamper::Tamper;
 use crate::engine::config::EngineConfig;
 use crate::engine::frame::Class;
 use crate::engine::ids::{Incarnation, NodeId};
@@ -18,7 +19,7 @@ use crate::engine::partition::primary::ReplyBytes;
 use crate::engine::table::{ClusterSettings, Member, MemberStatus, Table, TableEntry};
 use crate::engine::time::Now;
 use bytes::Bytes;
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +38,35 @@ pub(super) enum Event {
     Pulse,
     Wake(u64),
 }
+
+/// An event and its time. The earliest is the greatest, as the heap wants it; of the same time, the
+/// one that was scheduled first.
+#[derive(Debug)]
+struct Scheduled {
+    at_us: u64,
+    number: u64,
+    event: Event,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> Ordering {
+        (other.at_us, other.number).cmp(&(self.at_us, self.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
 
 /// What [`Cluster::step`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +91,20 @@ pub struct SimNode {
     pub paused_until_us: u64,
     /// Whether it has left in good order.
     pub left: bool,
-    quic: SocketAddr,
+    /// Its machine's clocks.
+    pub clock: Clock,
     maintained: BTreeSet<NodeId>,
+}
+
+/// What a process is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Which machine: the address and the name follow from it.
+    pub machine: u16,
+    /// Its share of the partitions; 0 makes a witness.
+    pub weight: u16,
+    /// The machine's clocks.
+    pub clock: Clock,
 }
 
 /// A cluster under virtual time.
@@ -75,8 +117,10 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, SimNode>,
     /// Replies that clients have not taken yet, with the node that gave them.
     pub replies: Vec<(NodeId, Ticket, ReplyBytes)>,
-    /// A bug put into the system on purpose.
-    pub tamper: Option<Tamper>,
+    /// How the agreed log behaves.
+    pub log_config: LogConfig,
+    /// What was agreed on so far.
+    pub committed: Committed,
     /// A running hash of every event, to compare runs.
     pub trace: u64,
     /// Events so far.
@@ -84,15 +128,15 @@ pub struct Cluster {
     /// The largest frame that was sent.
     pub largest_frame_bytes: usize,
     now_us: u64,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    bodies: BTreeMap<u64, Event>,
+    events: BinaryHeap<Scheduled>,
+    /// Empty between inputs; kept for its memory.
+    outputs: Vec<Output>,
     next_event: u64,
     pub(super) logs: BTreeMap<Incarnation, AgreedLog>,
     config: EngineConfig,
     settings: ClusterSettings,
 }
 
-const EPOCH_MS: u64 = 1_700_000_000_000;
 const LINK_SETUP_US: u64 = 2_000;
 /// As the mesh of production links: a peer unheard for so long is lost.
 const LINK_IDLE_US: u64 = 3_000_000;
@@ -111,13 +155,14 @@ impl Cluster {
             network: Network::new(network),
             nodes: BTreeMap::new(),
             replies: Vec::new(),
-            tamper: None,
+            log_config: LogConfig::default(),
+            committed: Committed::default(),
             trace: 0,
             events_count: 0,
             largest_frame_bytes: 0,
             now_us: 1_000_000,
             events: BinaryHeap::new(),
-            bodies: BTreeMap::new(),
+            outputs: Vec::new(),
             next_event: 0,
             logs: BTreeMap::new(),
             config,
@@ -127,9 +172,21 @@ impl Cluster {
         cluster
     }
 
-    /// The time, on every node's clocks.
+    /// True time, which no node knows.
     pub fn now(&self) -> Now {
-        Now { mono_us: self.now_us, wall_ms: EPOCH_MS + self.now_us / 1_000 }
+        Clock::TRUE.read(self.now_us)
+    }
+
+    /// The time on a node's own clocks.
+    pub fn now_at(&self, node: NodeId) -> Now {
+        self.nodes.get(&node).map_or(self.now(), |sim| sim.clock.read(self.now_us))
+    }
+
+    /// Steps a node's wall clock.
+    pub fn step_wall_clock(&mut self, node: NodeId, wall_ahead_ms: i64) {
+        if let Some(sim) = self.nodes.get_mut(&node) {
+            sim.clock.wall_ahead_ms = wall_ahead_ms;
+        }
     }
 
     /// What was fixed when the cluster formed.
@@ -137,29 +194,41 @@ impl Cluster {
         &self.settings
     }
 
-    /// Starts a node; the first one forms the cluster, the others join by a live one.
+    /// Starts a node of the usual kind on a machine of its own.
     pub fn start(&mut self) -> NodeId {
+        self.start_on(Seat { machine: self.nodes.len() as u16, weight: 100, clock: Clock::TRUE })
+    }
+
+    /// Starts a node; the first one forms the cluster, the others join by a live one. It is a new
+    /// node even where an earlier one had the same seat.
+    pub fn start_on(&mut self, seat: Seat) -> NodeId {
         let node = NodeId(self.random.next() | 1);
-        let quic = SocketAddr::from(([127, 0, 0, 1], 1_000 + self.nodes.len() as u16));
+        let quic = SocketAddr::from(([127, 0, 0, 1], 1_000 + seat.machine));
         let member = Member {
             node,
-            name: format!("n{}", self.nodes.len()),
+            name: format!("n{}", seat.machine),
             quic,
             resp: quic,
             admin: quic,
             zone: None,
-            weight: 100,
+            weight: seat.weight,
             status: MemberStatus::Up,
         };
         let engine = Engine::new(member, self.config, MembershipConfig::default(), self.random.next());
         let first = self.nodes.is_empty();
-        let sim =
-            SimNode { engine, up: true, paused_until_us: 0, left: false, quic, maintained: BTreeSet::new() };
+        let sim = SimNode {
+            engine,
+            up: true,
+            paused_until_us: 0,
+            left: false,
+            clock: seat.clock,
+            maintained: BTreeSet::new(),
+        };
         self.nodes.insert(node, sim);
         if first {
-            let (now, settings) = (self.now(), self.settings);
+            let settings = self.settings;
             let incarnation = Incarnation::first(self.random.next());
-            self.input(node, |engine| engine.form(now, incarnation, settings));
+            self.input(node, |engine, now| engine.form(now, incarnation, settings));
         } else {
             self.knock(node);
         }
@@ -197,8 +266,7 @@ impl Cluster {
 
     /// Begins a graceful leave.
     pub fn leave(&mut self, node: NodeId) {
-        let now = self.now();
-        self.input(node, |engine| engine.leave(now));
+        self.input(node, |engine, now| engine.leave(now));
     }
 
     /// The nodes that live, paused ones included.
@@ -221,21 +289,24 @@ impl Cluster {
         &self.nodes[&node].engine
     }
 
-    /// Gives the engine of a live node an input and carries out what it wants.
-    pub fn input<R: Default>(&mut self, node: NodeId, input: impl FnOnce(&mut Engine) -> R) -> R {
-        let now = self.now();
+    /// Gives the engine of a live node an input, with the node's own time, and carries out what it
+    /// wants.
+    pub fn input<R: Default>(&mut self, node: NodeId, input: impl FnOnce(&mut Engine, Now) -> R) -> R {
+        let true_us = self.now_us;
         let Some(sim) = self.nodes.get_mut(&node).filter(|sim| sim.up && !sim.left) else {
             return R::default();
         };
-        let result = input(&mut sim.engine);
+        let now = sim.clock.read(true_us);
+        let result = input(&mut sim.engine, now);
         sim.engine.flush(now);
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = sim.engine.poll() {
             outputs.push(output);
         }
-        for output in outputs {
+        for output in outputs.drain(..) {
             self.act(node, output);
         }
+        self.outputs = outputs;
         result
     }
 
@@ -246,17 +317,13 @@ impl Cluster {
 
     /// The next event that happens until `end_us`; the clock stands at its time, or at `end_us`.
     pub fn step(&mut self, end_us: u64) -> Step {
-        let Some(&Reverse((at_us, id))) = self.events.peek().filter(|Reverse((at_us, _))| *at_us <= end_us)
-        else {
+        if self.events.peek().is_none_or(|next| next.at_us > end_us) {
             self.now_us = self.now_us.max(end_us);
             return Step::Idle;
-        };
-        self.events.pop();
-        self.now_us = self.now_us.max(at_us);
-        match self.bodies.remove(&id) {
-            Some(event) => self.happen(event),
-            None => Step::Other,
         }
+        let Some(Scheduled { at_us, event, .. }) = self.events.pop() else { return Step::Idle };
+        self.now_us = self.now_us.max(at_us);
+        self.happen(event)
     }
 
     /// Runs until `us` from now.
@@ -280,10 +347,9 @@ impl Cluster {
     }
 
     pub(super) fn after(&mut self, delay_us: u64, event: Event) {
-        let id = self.next_event;
+        let number = self.next_event;
         self.next_event += 1;
-        self.events.push(Reverse((self.now_us + delay_us, id)));
-        self.bodies.insert(id, event);
+        self.events.push(Scheduled { at_us: self.now_us + delay_us, number, event });
     }
 
     fn at(&mut self, at_us: u64, event: Event) {
@@ -309,7 +375,7 @@ impl Cluster {
             Output::Datagram(to, _, bytes) => {
                 let lost = self.random.per_million(self.network.config.loss_per_million);
                 if self.network.linked(node, to) && self.network.carries(node, to) && !lost {
-                    let delay = self.network.delay_us(&mut self.random);
+                    let delay = self.network.delay_between_us(&mut self.random, node, to);
                     self.after(delay, Event::Datagram(node, to, bytes));
                 }
             }
@@ -346,10 +412,6 @@ impl Cluster {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, class: Class, frame: Bytes) {
-        let frame = match self.tamper {
-            Some(tamper) => tamper.frame(&frame),
-            None => frame,
-        };
         self.largest_frame_bytes = self.largest_frame_bytes.max(frame.len());
         for at_us in self.network.arrivals(&mut self.random, self.now_us, from, to, class) {
             self.at(at_us, Event::Frame(from, to, frame.clone()));
@@ -386,7 +448,6 @@ impl Cluster {
     }
 
     fn happen(&mut self, event: Event) -> Step {
-        let now = self.now();
         let receiver = Cluster::receiver(&event);
         if let Some(node) = receiver {
             let Some(sim) = self.nodes.get(&node).filter(|sim| sim.up && !sim.left) else {
@@ -402,39 +463,38 @@ impl Cluster {
         match event {
             Event::Frame(from, to, frame) => {
                 if self.network.carries(from, to) {
-                    self.input(to, |engine| engine.frame(now, from, &frame));
+                    self.input(to, |engine, now| engine.frame(now, from, &frame));
                 }
             }
             Event::Datagram(from, to, bytes) => {
                 if self.network.carries(from, to) {
-                    self.input(to, |engine| engine.datagram(now, from, &bytes));
+                    self.input(to, |engine, now| engine.datagram(now, from, &bytes));
                 }
             }
             Event::LinkUp(node, peer) => {
                 if self.network.linked(node, peer) {
-                    let (quic, incarnation) = {
-                        let sim = &self.nodes[&peer];
-                        (sim.quic, sim.engine.table().incarnation)
-                    };
-                    self.input(node, |engine| engine.link_up(now, peer, quic, incarnation));
+                    let engine = &self.nodes[&peer].engine;
+                    let (quic, incarnation) = (engine.member().quic, engine.table().incarnation);
+                    self.input(node, |engine, now| engine.link_up(now, peer, quic, incarnation));
                 }
             }
-            Event::LinkDown(node, peer) => self.input(node, |engine| engine.link_down(now, peer)),
+            Event::LinkDown(node, peer) => self.input(node, |engine, now| engine.link_down(now, peer)),
             Event::Tick(node) => {
-                self.input(node, |engine| engine.tick(now));
-                let wake_us = self.engine(node).next_wake_us().max(self.now_us + 1);
+                self.input(node, |engine, now| engine.tick(now));
+                let sim = &self.nodes[&node];
+                let wake_us = sim.clock.true_us(sim.engine.next_wake_us()).max(self.now_us + 1);
                 self.at(wake_us, Event::Tick(node));
             }
             Event::Commit(incarnation, term, entry) => self.commit(incarnation, term, &entry),
             Event::Applied(node, table) => {
                 if table.incarnation >= self.engine(node).table().incarnation {
-                    self.input(node, |engine| engine.table_committed(now, table));
+                    self.input(node, |engine, now| engine.table_committed(now, table));
                 }
             }
             Event::Lead(incarnation, node, term, leader) => {
                 let voters = self.logs.get(&incarnation).map(|log| log.voters.clone()).unwrap_or_default();
                 if self.engine(node).table().incarnation == incarnation {
-                    self.input(node, |engine| {
+                    self.input(node, |engine, now| {
                         engine.set_voters(voters);
                         engine.leadership(now, term, leader);
                     });
@@ -457,19 +517,15 @@ impl Cluster {
         let Cluster { network, nodes, now_us, .. } = self;
         let runs =
             |node| nodes.get(&node).is_some_and(|sim| sim.up && !sim.left && sim.paused_until_us <= *now_us);
-        let cuts: BTreeSet<(NodeId, NodeId)> = nodes
-            .keys()
-            .flat_map(|&a| nodes.keys().map(move |&b| (a, b)))
-            .filter(|&(a, b)| !network.carries(a, b))
-            .collect();
-        let hears = |a, b| runs(a) && runs(b) && !cuts.contains(&(a, b)) && !cuts.contains(&(b, a));
-        for (a, b) in network.idle_out(*now_us, LINK_IDLE_US, hears) {
+        for (a, b) in network.idle_out(*now_us, LINK_IDLE_US, runs) {
             self.after(0, Event::LinkDown(a, b));
             self.after(0, Event::LinkDown(b, a));
         }
         for node in self.live() {
-            let maintained: Vec<NodeId> = self.nodes[&node].maintained.iter().copied().collect();
-            for peer in maintained {
+            let maintained = &self.nodes[&node].maintained;
+            let unlinked: Vec<NodeId> =
+                maintained.iter().copied().filter(|&peer| !self.network.linked(node, peer)).collect();
+            for peer in unlinked {
                 self.connect(node, peer);
             }
             if self.engine(node).table().incarnation.0 == 0 && self.network.neighbours(node).is_empty() {
@@ -513,9 +569,8 @@ mod tests {
     }
 
     fn call(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
-        let now = cluster.now();
         let mut out = Vec::new();
-        let submitted = cluster.input(node, |engine| {
+        let submitted = cluster.input(node, |engine, now| {
             let spec = command::resolve(args).unwrap();
             let partition = engine.table().partition_of(Slot::of(args[1]));
             let op = Op {

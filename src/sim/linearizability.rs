@@ -106,15 +106,20 @@ impl History {
     }
 
     /// Checks every key, with at most `steps_max` steps each.
+    pub fn check_each(&self, steps_max: u64) -> impl Iterator<Item = (&Bytes, Result<(), Failure>)> {
+        self.keys.iter().map(move |(key, operations)| {
+            let operations: Vec<_> = operations.iter().flatten().cloned().collect();
+            (key, check(&operations, steps_max))
+        })
+    }
+
+    /// Checks every key, with at most `steps_max` steps each.
     ///
     /// # Errors
     /// The first key whose history has no explanation, or took too long to find one for.
     pub fn check(&self, steps_max: u64) -> Result<(), (Bytes, Failure)> {
-        for (key, operations) in &self.keys {
-            let operations: Vec<_> = operations.iter().flatten().cloned().collect();
-            check(&operations, steps_max).map_err(|failure| (key.clone(), failure))?;
-        }
-        Ok(())
+        self.check_each(steps_max)
+            .try_for_each(|(key, checked)| checked.map_err(|failure| (key.clone(), failure)))
     }
 }
 

@@ -2,14 +2,20 @@
 //!
 //! The tour, from the ground up:
 //! - [`random`]: the one source of chance. [`network`]: delay, loss, duplicates, cuts, links.
-//!   [`agreed_log`]: what openraft does in production, as a service.
-//! - [`cluster`]: engines, events and time. [`tamper`]: bugs put in on purpose.
-//! - [`scenario`]: one run from a seed, with its [`faults`] and the clients of [`workload`].
+//!   [`clock`]: each machine's own idea of time. [`agreed_log`]: what openraft does in production, as
+//!   a service.
+//! - [`cluster`]: engines, events and time.
+//! - [`scenario`]: one run from a seed, on its [`terms`], with its [`faults`] and the clients of
+//!   [`workload`].
+//! - [`campaign`]: many runs on all cores.
 //! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
 
 pub mod agreed_log;
+pub mod campaign;
 pub mod checks;
+pub mod clock;
 pub mod cluster;
+mod counts;
 pub mod faults;
 pub mod linearizability;
 pub mod network;
@@ -21,7 +27,7 @@ mod recovery_tests;
 #[cfg(test)]
 mod refusal_tests;
 pub mod scenario;
-pub mod tamper;
+pub mod terms;
 #[cfg(test)]
 mod testing;
 pub mod workload;

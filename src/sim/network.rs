@@ -3,6 +3,7 @@
 use super::random::Random;
 use crate::engine::frame::Class;
 use crate::engine::ids::NodeId;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the network behaves.
@@ -16,7 +17,7 @@ pub struct NetworkConfig {
     pub loss_per_million: u32,
     /// Frames delivered twice, per million.
     pub duplicate_per_million: u32,
-    /// Frames of one class may overtake each other.
+    /// Frames of one class may overtake each other, and duplicates come up to seconds later.
     pub reorder: bool,
 }
 
@@ -32,6 +33,9 @@ impl Default for NetworkConfig {
     }
 }
 
+/// A duplicate that isn't prompt comes within so long.
+const LATE_US_MAX: u64 = 4_000_000;
+
 /// Two nodes, the lower id first.
 type Pair = (NodeId, NodeId);
 
@@ -39,13 +43,15 @@ fn pair(a: NodeId, b: NodeId) -> Pair {
     (a.min(b), a.max(b))
 }
 
-/// Links and cuts.
+/// Links, cuts and slow ways.
 #[derive(Debug, Default)]
 pub struct Network {
     /// Its behaviour; may be changed at any time.
     pub config: NetworkConfig,
     /// Nothing sent by the first reaches the second.
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// What goes to or from these takes so much longer.
+    slow_us: BTreeMap<NodeId, u64>,
     /// When both ends of a link last heard each other.
     links: BTreeMap<Pair, u64>,
     /// When the latest frame of an ordered stream arrives.
@@ -63,14 +69,20 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
-    /// Takes all cuts back.
+    /// Whatever goes to or from `node` takes `us` longer.
+    pub fn slow_down(&mut self, node: NodeId, us: u64) {
+        self.slow_us.insert(node, us);
+    }
+
+    /// Takes all cuts and slow ways back.
     pub fn heal(&mut self) {
         self.cuts.clear();
+        self.slow_us.clear();
     }
 
     /// Whether what `from` sends reaches `to`.
     pub fn carries(&self, from: NodeId, to: NodeId) -> bool {
-        from == to || !self.cuts.contains(&(from, to))
+        from == to || self.cuts.is_empty() || !self.cuts.contains(&(from, to))
     }
 
     /// Whether two nodes have a link, dead as it may be.
@@ -99,15 +111,11 @@ impl Network {
     }
 
     /// Drops the links whose ends have not heard each other for `idle_us`, and returns them.
-    pub fn idle_out(
-        &mut self,
-        now_us: u64,
-        idle_us: u64,
-        mut hears: impl FnMut(NodeId, NodeId) -> bool,
-    ) -> Vec<Pair> {
+    pub fn idle_out(&mut self, now_us: u64, idle_us: u64, runs: impl Fn(NodeId) -> bool) -> Vec<Pair> {
+        let Network { links, cuts, .. } = self;
         let mut lost = Vec::new();
-        self.links.retain(|&(a, b), heard_us| {
-            if hears(a, b) {
+        links.retain(|&(a, b), heard_us| {
+            if runs(a) && runs(b) && !cuts.contains(&(a, b)) && !cuts.contains(&(b, a)) {
                 *heard_us = now_us;
             }
             let idle = now_us >= *heard_us + idle_us;
@@ -119,9 +127,15 @@ impl Network {
         lost
     }
 
-    /// How long something takes.
+    /// How long something takes where nothing is slow.
     pub fn delay_us(&self, random: &mut Random) -> u64 {
         random.between(self.config.delay_us_min, self.config.delay_us_max)
+    }
+
+    /// How long something takes between two nodes.
+    pub fn delay_between_us(&self, random: &mut Random, a: NodeId, b: NodeId) -> u64 {
+        let slow_us = |node| self.slow_us.get(&node).copied().unwrap_or(0);
+        self.delay_us(random) + if self.slow_us.is_empty() { 0 } else { slow_us(a) + slow_us(b) }
     }
 
     /// When each copy of a frame sent now arrives; none if it is lost.
@@ -132,24 +146,26 @@ impl Network {
         from: NodeId,
         to: NodeId,
         class: Class,
-    ) -> Vec<u64> {
+    ) -> SmallVec<[u64; 2]> {
+        let mut arrivals = SmallVec::new();
         if !self.linked(from, to)
             || !self.carries(from, to)
             || random.per_million(self.config.loss_per_million)
         {
-            return Vec::new();
+            return arrivals;
         }
         let copies = 1 + usize::from(random.per_million(self.config.duplicate_per_million));
-        (0..copies)
-            .map(|_| {
-                let mut at_us = now_us + self.delay_us(random);
-                if !self.config.reorder {
-                    let latest = self.arrivals.entry((from, to, class.index())).or_default();
-                    at_us = at_us.max(*latest + 1);
-                    *latest = at_us;
-                }
-                at_us
-            })
-            .collect()
+        for copy in 0..copies {
+            let mut at_us = now_us + self.delay_between_us(random, from, to);
+            if !self.config.reorder {
+                let latest = self.arrivals.entry((from, to, class.index())).or_default();
+                at_us = at_us.max(*latest + 1);
+                *latest = at_us;
+            } else if copy > 0 && random.per_million(300_000) {
+                at_us += random.below(LATE_US_MAX);
+            }
+            arrivals.push(at_us);
+        }
+        arrivals
     }
 }

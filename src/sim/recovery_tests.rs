@@ -211,15 +211,14 @@ fn an_accepted_loss_goes_on_from_the_best_copy_there_is() {
         stage.nodes.iter().copied().filter(|&node| node != away && node != dies).collect();
     for node in learners {
         for &id in &exposed {
-            stage.cluster.input(node, |engine| engine.partition_mut(id).0.staging = None);
+            stage.cluster.input(node, |engine, _| engine.partition_mut(id).0.staging = None);
         }
     }
     stage.cluster.run(30 * SECOND_US);
     let table = stage.cluster.agreed().expect("a table").clone();
     let dead: Vec<PartitionId> = exposed.into_iter().filter(|&id| table.is_dead(id)).collect();
     assert!(!dead.is_empty(), "nobody may go on by itself where a write may be missing");
-    let now = stage.cluster.now();
-    stage.cluster.input(at, |engine| engine.accept_loss(now));
+    stage.cluster.input(at, |engine, now| engine.accept_loss(now));
     assert!(stage.cluster.run_until(60 * SECOND_US, whole), "{:?}", stage.cluster.agreed());
     // Most of it was on the copy that was away.
     let mut found = 0;

@@ -66,8 +66,8 @@ fn forge(
     for message in messages {
         message::append(message, &mut frame);
     }
-    let (now, before, frame) = (cluster.now(), refused(cluster, to), frame.into());
-    cluster.input(to, |engine| engine.frame(now, from, &frame));
+    let (before, frame) = (refused(cluster, to), frame.into());
+    cluster.input(to, |engine, now| engine.frame(now, from, &frame));
     let after = refused(cluster, to).named().into_iter().zip(before.named());
     after
         .filter(|(after, before)| after != before)
@@ -190,8 +190,7 @@ fn digests_find_a_corrupted_copy_and_it_is_rebuilt() {
     let (mut cluster, nodes) = cluster(12, 3, Survival::Auto);
     fill(&mut cluster, nodes[0]);
     let Cast { partition, primary, backup, .. } = cast(&cluster, &nodes);
-    let now = cluster.now();
-    cluster.input(backup, |engine| {
+    cluster.input(backup, |engine, now| {
         let (partition, shared) = engine.partition_mut(partition);
         let copy = partition.copy.as_mut().expect("a copy");
         let effect = Effect::Put {

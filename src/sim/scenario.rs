@@ -1,14 +1,16 @@
 //! One run: from a seed to a cluster, its faults, its clients and the verdict.
 
+use super::agreed_log::Committed;
 use super::checks::{Checks, Violation, unsettled};
 use super::cluster::{Cluster, Step};
-use super::faults::Faults;
+use super::counts::counts;
+use super::faults::{FaultCounts, Faults};
 use super::network::NetworkConfig;
 use super::random::Random;
-use super::tamper::Tamper;
+use super::terms::Terms;
 use super::workload::{Outcomes, Workload};
-use crate::engine::config::EngineConfig;
-use crate::engine::table::{ClusterSettings, Survival};
+use crate::engine::mutants::Mutation;
+use std::ops::AddAssign;
 
 /// What a run is made of. Everything not named here follows from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,27 +20,60 @@ pub struct Scenario {
     /// How long things go wrong, in virtual seconds.
     pub fault_s: u64,
     /// A bug put in on purpose.
-    pub tamper: Option<Tamper>,
+    pub mutation: Mutation,
 }
 
 /// How a run went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The hash of every event: equal for equal seeds.
     pub trace: u64,
+    /// Virtual time, in microseconds.
+    pub virtual_us: u64,
     /// Events.
     pub events: u64,
     /// Nodes at the start.
     pub nodes: usize,
-    /// Crashes, joins, leaves, pauses, cuts.
-    pub faults: [u64; 5],
+    /// What went wrong.
+    pub faults: FaultCounts,
+    /// What was agreed on.
+    pub committed: Committed,
     /// What clients met.
     pub outcomes: Outcomes,
-    /// Unique keys acknowledged, and found again.
+    /// Unique keys acknowledged, and found again or found gone.
     pub unique: usize,
+    /// What the engines did, all nodes together.
+    pub work: Work,
+    /// Keys whose history was explained, or was too long to tell.
+    pub keys: u64,
+    /// Keys of which it could not be decided whether their history has an explanation.
+    pub undecided: u64,
 }
 
-const CLIENTS: usize = 5;
+counts! {
+    /// What the engines of a run did, all nodes together.
+    pub struct Work {
+        /// Operations executed.
+        pub operations: u64,
+        /// Records taken by backups and learners.
+        pub records: u64,
+        /// Reigns begun.
+        pub promotions: u64,
+        /// Snapshots completed.
+        pub snapshots: u64,
+        /// Digests compared.
+        pub digests: u64,
+        /// Writes fenced off for being of an older epoch.
+        pub fenced: u64,
+        /// Operations that had to wait for a route, a copy or a handover.
+        pub parked: u64,
+        /// Entries expired.
+        pub expired: u64,
+        /// Entries evicted.
+        pub evicted: u64,
+    }
+}
+
 /// Wakes that are not a client's.
 const LOOK: u64 = u64::MAX;
 const FAULT: u64 = u64::MAX - 1;
@@ -46,11 +81,34 @@ const LOOK_US: u64 = 100_000;
 const SECOND_US: u64 = 1_000_000;
 /// Everything is whole again within so long after the last fault.
 const WHOLE_US: u64 = 30 * SECOND_US;
+/// A healed network takes no longer.
+const HEALED_DELAY_US_MAX: u64 = 5_000;
+/// Before the first fault.
+const FORMING_US: u64 = 5 * SECOND_US;
+/// After the last one, with clients at work.
+const CALM_US: u64 = 10 * SECOND_US;
+
+impl AddAssign for Summary {
+    /// Sums over runs; their traces are combined.
+    fn add_assign(&mut self, other: Summary) {
+        self.trace ^= other.trace;
+        self.virtual_us += other.virtual_us;
+        self.events += other.events;
+        self.nodes += other.nodes;
+        self.faults += other.faults;
+        self.committed += other.committed;
+        self.outcomes += other.outcomes;
+        self.unique += other.unique;
+        self.work += other.work;
+        self.keys += other.keys;
+        self.undecided += other.undecided;
+    }
+}
 
 impl Scenario {
-    /// The usual run of a seed.
+    /// The usual run of a seed: 60 virtual seconds of faults.
     pub fn new(seed: u64) -> Scenario {
-        Scenario { seed, fault_s: 60, tamper: None }
+        Scenario { seed, fault_s: 60, mutation: Mutation::default() }
     }
 
     /// Runs it.
@@ -58,8 +116,7 @@ impl Scenario {
     /// # Errors
     /// The first promise found broken.
     pub fn run(&self) -> Result<Summary, Violation> {
-        let mut run = Run::new(self);
-        run.go(self)
+        Run::new(self).go(self)
     }
 }
 
@@ -74,49 +131,35 @@ struct Run {
 impl Run {
     fn new(scenario: &Scenario) -> Run {
         let mut random = Random::new(scenario.seed ^ 0xD0_5E_ED);
-        let nodes = match random.below(20) {
-            0 => 1,
-            1 | 2 => 2,
-            _ => random.between(3, 6) as usize,
-        };
-        let network = NetworkConfig {
-            delay_us_min: random.between(30, 300),
-            delay_us_max: random.between(400, 5_000),
-            loss_per_million: [0, 0, 1_000, 10_000, 50_000][random.below(5) as usize],
-            duplicate_per_million: [0, 0, 1_000, 20_000][random.below(4) as usize],
-            reorder: random.per_million(500_000),
-        };
-        let replicas = if random.per_million(200_000) { 3 } else { 2 };
-        let settings = ClusterSettings { partitions: 16, replicas, min_copies: 2, survival: Survival::Auto };
-        // Small chunks and frequent comparisons, so that a short run sees many of them.
-        let config = EngineConfig {
-            chunk_bytes: 256,
-            snapshot_window_bytes: 2_048,
-            digest_period_us: 3 * SECOND_US,
-            ..EngineConfig::default()
-        };
-        tracing::info!(nodes, ?network, replicas, "scenario");
-        let mut cluster = Cluster::new(random.next(), network, config, settings);
+        let mut terms = Terms::draw(&mut random);
+        terms.engine.mutation = scenario.mutation;
+        tracing::info!(?terms, "scenario");
+        let mut cluster = Cluster::new(random.next(), terms.network, terms.engine, terms.settings);
+        let begin_us = cluster.now().mono_us + FORMING_US;
+        let nodes = terms.nodes;
+        let mut faults = Faults::new(terms.clone(), begin_us + scenario.fault_s * SECOND_US);
         for _ in 0..nodes {
-            cluster.start();
+            faults.start(&mut cluster);
         }
-        cluster.tamper = scenario.tamper;
+        cluster.log_config = terms.log;
         cluster.wake_after(LOOK_US, LOOK);
-        let workload = Workload::new(&mut cluster, CLIENTS);
-        let begin_us = cluster.now().mono_us + 5 * SECOND_US;
-        cluster.wake_after(5 * SECOND_US, FAULT);
-        let faults = Faults::new(begin_us + scenario.fault_s * SECOND_US);
+        let workload = Workload::new(&mut cluster, terms.workload);
+        cluster.wake_after(FORMING_US, FAULT);
         Run { cluster, workload, checks: Checks::default(), faults, nodes }
     }
 
     fn go(&mut self, scenario: &Scenario) -> Result<Summary, Violation> {
-        let calm_us = (5 + scenario.fault_s) * SECOND_US;
-        self.drive(calm_us)?;
+        self.drive(FORMING_US + scenario.fault_s * SECOND_US)?;
         self.faults.stop(&mut self.cluster);
-        self.cluster.network.config =
-            NetworkConfig { loss_per_million: 0, duplicate_per_million: 0, ..self.cluster.network.config };
+        let network = &mut self.cluster.network.config;
+        *network = NetworkConfig {
+            delay_us_max: network.delay_us_max.min(HEALED_DELAY_US_MAX),
+            loss_per_million: 0,
+            duplicate_per_million: 0,
+            ..*network
+        };
         let healed_us = self.cluster.now().mono_us;
-        self.drive(10 * SECOND_US)?;
+        self.drive(CALM_US)?;
         self.workload.stop();
         self.settle(healed_us)?;
         self.workload.audit(&mut self.cluster)?;
@@ -124,16 +167,39 @@ impl Run {
         if !self.workload.is_idle() {
             return Err(self.broken("liveness", "operations are still under way".into()));
         }
+        self.workload.all_answered(&self.cluster)?;
         self.checks.across(&self.cluster)?;
-        self.workload.explain(&self.cluster)?;
+        let (keys, undecided) = self.workload.explain(&self.cluster)?;
         Ok(Summary {
             trace: self.cluster.trace,
+            virtual_us: self.cluster.now().mono_us,
             events: self.cluster.events_count,
             nodes: self.nodes,
             faults: self.faults.counts,
+            committed: self.cluster.committed,
             outcomes: self.workload.outcomes,
             unique: self.workload.unique_count(),
+            work: self.work(),
+            keys,
+            undecided,
         })
+    }
+
+    fn work(&self) -> Work {
+        let mut work = Work::default();
+        for sim in self.cluster.nodes.values() {
+            let stats = sim.engine.stats();
+            work.operations += stats.operations;
+            work.records += stats.records_applied;
+            work.promotions += stats.promotions;
+            work.snapshots += stats.snapshots_sent;
+            work.digests += stats.digests_equal;
+            work.fenced += stats.fenced;
+            work.parked += stats.parked;
+            work.expired += stats.expired;
+            work.evicted += stats.evicted;
+        }
+        work
     }
 
     fn broken(&self, invariant: &'static str, detail: String) -> Violation {

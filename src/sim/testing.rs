@@ -16,8 +16,8 @@ pub fn whole(cluster: &Cluster) -> bool {
 
 /// Gives a node a command under a number; the reply, if it came at once.
 pub fn submit(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
-    let (now, mut out) = (cluster.now(), Vec::new());
-    let submitted = cluster.input(node, |engine| {
+    let mut out = Vec::new();
+    let submitted = cluster.input(node, |engine, now| {
         let spec = command::resolve(args).expect("a command");
         let partition = engine.table().partition_of(Slot::of(args[1]));
         let (map, proto) = (MapId(0), Proto::Resp2);

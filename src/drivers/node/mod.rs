@@ -112,7 +112,7 @@ impl NodeCore {
 
     /// The clock.
     pub fn clock(&self) -> Clock {
-        self.0.clock
+        self.0.clock.clone()
     }
 
     /// Sets the mesh, once it is bound.

@@ -111,7 +111,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let advertised = advertised_host(&config).await?;
 
     let late = Rc::new(LateLinks::default());
-    let mut mesh_config = MeshConfig::new(config.quic, config.credentials.trust(Role::Node)?, me, clock);
+    let mut mesh_config =
+        MeshConfig::new(config.quic, config.credentials.trust(Role::Node)?, me, clock.clone());
     mesh_config.advertise = advertised;
     mesh_config.clients_max = config.limits.clients_max as usize;
     mesh_config.name = config.name.clone().unwrap_or_default();
@@ -229,6 +230,7 @@ fn engine_config(config: &NodeConfig) -> EngineConfig {
 
 fn form(core: &NodeCore, config: &NodeConfig) {
     let settings = config.cluster;
+    core.clock().lead();
     core.with(|engine, now| engine.form(now, Incarnation::first(rand::random()), settings));
 }
 

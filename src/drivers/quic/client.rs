@@ -96,6 +96,7 @@ impl ClientDialer {
             quic: bound,
             name: name.to_owned(),
             expects: None,
+            wall_ms: 0,
         };
         Ok(ClientDialer { endpoint, config, hello })
     }

@@ -37,6 +37,8 @@ pub struct Hello {
     pub name: String,
     /// Whom the dialler wants; anybody else hangs up at once.
     pub expects: Option<NodeId>,
+    /// The sender's wall clock, in milliseconds since the Unix epoch; 0 of a client.
+    pub wall_ms: u64,
 }
 
 /// Why a hello is no good.
@@ -110,6 +112,7 @@ mod tests {
             quic: "[::1]:7379".parse().unwrap(),
             name: "a".repeat(NAME_BYTES_MAX),
             expects: Some(NodeId(7)),
+            wall_ms: u64::MAX,
         }
     }
 

@@ -425,6 +425,7 @@ impl Shared {
             quic: self.advertise,
             name: self.config.name.clone(),
             expects,
+            wall_ms: self.config.clock.now().wall_ms,
         }
     }
 
@@ -486,6 +487,9 @@ impl Shared {
         if let Err(Refusal(reason)) = handler.accepts(&hello) {
             handshake::close(&connection, CloseCode::Refused, &reason);
             return Err(DialError::Refused(reason));
+        }
+        if hello.incarnation.0 != 0 && self.incarnation.get().0 == 0 {
+            self.config.clock.follow(hello.wall_ms);
         }
         self.counters.count(|c| c.links_dialled += 1);
         self.bring_up(connection, hello, true);

@@ -463,6 +463,7 @@ fn node_hello() -> Hello {
         quic: any_port(),
         name: "b".into(),
         expects: None,
+        wall_ms: 0,
     }
 }
 

@@ -9,6 +9,7 @@ use super::goal::Goal;
 use super::message::{Order, Sealed};
 use super::{ControllerConfig, ControllerOutput};
 use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::mutants::Mutant;
 use crate::engine::table::{Assignment, MemberStatus, Table, TableChange};
 use crate::engine::time::Now;
 use std::cmp::Reverse;
@@ -145,6 +146,7 @@ impl Seals {
             let successor = promised.iter().max_by_key(|&&(node, last)| {
                 let wanted = goal.of(partition).first() == Some(&node);
                 let load = led.get(&node).copied().unwrap_or_default();
+                let last = if config.mutation.is(Mutant::PromoteLowest) { Sequence(!last.0) } else { last };
                 (last, stays(node), wanted, Reverse(load), Reverse(node))
             });
             let Some(&(primary, last)) = successor else { continue };

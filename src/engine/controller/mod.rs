@@ -26,6 +26,7 @@ pub use message::{Held, Order, Report, Sealed, SealedPartition, Taken};
 pub use voters::{may_take_over, voters};
 
 use super::ids::{NodeId, PartitionId};
+use super::mutants::Mutation;
 use super::table::{Member, Table, TableEntry};
 use super::time::Now;
 use leading::Leading;
@@ -59,6 +60,8 @@ pub struct ControllerConfig {
     pub unheard_down_ms: u64,
     /// A `Down` member is forgotten after this.
     pub forget_down_ms: u64,
+    /// A bug put in on purpose; none without the feature `mutants`.
+    pub mutation: Mutation,
 }
 
 impl ControllerConfig {
@@ -76,6 +79,7 @@ impl ControllerConfig {
             lagging_pause_ms: 10_000,
             unheard_down_ms: 15_000,
             forget_down_ms: 3_600_000,
+            mutation: Mutation::default(),
         }
     }
 }

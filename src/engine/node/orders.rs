@@ -4,6 +4,7 @@ use super::{Engine, PendingSeal};
 use crate::engine::controller::{Order, Report, Sealed, SealedPartition};
 use crate::engine::ids::{Epoch, NodeId, PartitionId};
 use crate::engine::message::Message;
+use crate::engine::mutants::Mutant;
 
 impl Engine {
     pub(super) fn order(&mut self, from: NodeId, order: Order) {
@@ -37,7 +38,7 @@ impl Engine {
                 continue;
             }
             partition.seal(&mut self.shared, epoch);
-            if deposed != self.shared.me {
+            if deposed != self.shared.me && !self.shared.config.mutation.is(Mutant::LeaseDespiteSeal) {
                 self.shared.peers.seal(deposed, id, epoch);
             }
         }

@@ -4,6 +4,7 @@ use super::{Engine, JOIN_REPEAT_US, Output, VOTERS_REPEAT_US};
 use crate::engine::controller::{self, Report};
 use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::message::{self, Message, Unavailable};
+use crate::engine::mutants::Mutant;
 use crate::engine::partition::Role;
 use crate::engine::partition::primary::{Asker, IN_DOUBT};
 use crate::engine::table::{MemberStatus, TableChange};
@@ -88,6 +89,8 @@ impl Engine {
                 if maps_bounded {
                     partition.evict(shared);
                 }
+            } else if shared.config.mutation.is(Mutant::BackupsExpire) {
+                partition.expire_by_own_clock(shared, budget);
             } else if let Some(copy) = &mut partition.copy {
                 copy.shard.tidy(&mut shared.arena, budget);
             }

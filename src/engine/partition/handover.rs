@@ -6,6 +6,7 @@
 use super::{Partition, Role};
 use crate::engine::controller::Report;
 use crate::engine::ids::{Epoch, NodeId};
+use crate::engine::mutants::Mutant;
 use crate::engine::shared::Shared;
 
 /// A handover under way.
@@ -56,6 +57,10 @@ impl Partition {
         handover.told_us = Some(now_us);
         let report = Report::HandoverReady { partition, epoch, to: handover.to };
         shared.report(report);
+        if shared.config.mutation.is(Mutant::DropSourceEarly) {
+            self.step_down(shared);
+            self.discard_copy(shared);
+        }
     }
 
     /// Withdraws a handover that takes too long. Writes resume only with the epoch that the

@@ -20,7 +20,7 @@ pub mod snapshot;
 
 use super::dedup::{DedupLimits, DedupTable};
 use super::hlc::Hlc;
-use super::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
+use super::ids::{Epoch, NodeId, PartitionId, Sequence};
 use super::message::{Records, Refusal};
 use super::peers::Mark;
 use super::record::{self, Effect, Limits};
@@ -30,7 +30,7 @@ use super::table::Assignment;
 use super::time::Now;
 use bytes::Bytes;
 use divergence::Parted;
-use primary::Primary;
+use primary::{Primary, Unheard};
 use salvage::Merging;
 use snapshot::Staging;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,15 +55,8 @@ pub struct Partition {
     merging: Option<Merging>,
     /// Whom the table in force here names as primary.
     primary: NodeId,
-    /// Earlier primaries that may not know it yet, and may hold leases from here.
-    deposed: Vec<Deposed>,
-}
-
-/// A node whose reign is over, and the table that says so.
-#[derive(Clone, Copy, Debug)]
-struct Deposed {
-    node: NodeId,
-    version: TableVersion,
+    /// Earlier primaries that may not know that they are, and may hold leases from here.
+    reigned: Vec<Unheard>,
 }
 
 /// What a node is to a partition.
@@ -284,7 +277,7 @@ impl Partition {
             took: false,
             merging: None,
             primary: NodeId(0),
-            deposed: Vec::new(),
+            reigned: Vec::new(),
         }
     }
 
@@ -301,12 +294,16 @@ impl Partition {
         debug_assert!(assignment.epoch >= self.epoch, "epochs never go back within an incarnation");
         let new_epoch = assignment.epoch != self.epoch;
         if new_epoch {
-            self.note_deposed(shared, assignment);
+            self.note_reigned(shared, assignment);
         }
         self.epoch = assignment.epoch;
         self.primary = assignment.primary;
         self.promised = self.promised.max(assignment.epoch);
-        shared.peers.unseal(self.id, assignment.epoch, shared.table.version);
+        if new_epoch {
+            shared.peers.reign_began(self.id, assignment.epoch, shared.table.version);
+            // Every reign starts its learners anew, with attempts numbered by its own primary.
+            self.drop_staging(shared);
+        }
 
         // A reign that starts from nothing voids whatever was held before.
         if self.copy.as_ref().is_some_and(|copy| copy.epoch < assignment.origin) {
@@ -374,22 +371,23 @@ impl Partition {
         }
     }
 
-    /// Keeps in mind whose reign is over. Leases are between nodes: whoever reigned may read on those
-    /// it has from here until it learns of the end, even when its copy counts no more.
-    fn note_deposed(&mut self, shared: &Shared, assignment: &Assignment) {
-        let (now_us, version) = (shared.now.mono_us, shared.table.version);
-        self.deposed.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
-        let skipped = self.epoch > Epoch(0) && assignment.epoch > self.epoch.next();
-        // A table that was skipped here may have named anybody.
-        let others: Vec<NodeId> = match skipped {
-            true => shared.peers.iter().map(|(node, _)| node).collect(),
-            false => vec![self.primary],
+    /// Keeps in mind whose reign is over, before the table in force is taken note of. Leases are between
+    /// nodes: each reads on, on those from here, until it hears of its end, even when its copy counts
+    /// no more, and whoever reigns by then.
+    fn note_reigned(&mut self, shared: &Shared, assignment: &Assignment) {
+        self.reigned.retain(|unheard| unheard.may_read(shared));
+        let nobody = self.epoch == Epoch(0) && assignment.epoch == assignment.origin;
+        let others: Vec<NodeId> = match assignment.epoch == self.epoch.next() && self.epoch > Epoch(0) {
+            true => vec![self.primary],
+            false if nobody => Vec::new(),
+            // Reigns have passed here unnoticed: anybody's.
+            false => shared.peers.iter().map(|(node, _)| node).collect(),
         };
-        for node in others {
-            let ended = node != shared.me && node != assignment.primary && self.epoch > Epoch(0);
-            if ended && !shared.peers.has_learnt(node, version, now_us) {
-                self.deposed.retain(|it| it.node != node);
-                self.deposed.push(Deposed { node, version });
+        for node in others.into_iter().filter(|&node| node != shared.me && node != assignment.primary) {
+            let unheard = Unheard::of(shared, node);
+            if unheard.may_read(shared) {
+                self.reigned.retain(|known| known.node != node);
+                self.reigned.push(unheard);
             }
         }
     }
@@ -415,7 +413,7 @@ impl Partition {
         self.drop_staging(shared);
         self.discard_copy(shared);
         self.epoch = Epoch(0);
-        self.deposed.clear();
+        self.reigned.clear();
         self.promised = Epoch(0);
     }
 }

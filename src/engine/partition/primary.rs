@@ -4,12 +4,13 @@ mod reign;
 
 use super::handover::Handover;
 use super::snapshot::Sending;
-use super::{Copy, Deposed, Group, Partition, Role};
+use super::{Copy, Group, Partition, Role};
 use crate::engine::command::{self, Flags, Request};
 use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
-use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
+use crate::engine::mutants::Mutant;
 use crate::engine::op::{Op, OwnedOp, Ticket};
 use crate::engine::peers::Mark;
 use crate::engine::record::{Effect, RecordLog};
@@ -100,9 +101,8 @@ pub struct Primary {
     waiters: VecDeque<Waiter>,
     /// The handover under way.
     pub handover: Option<Handover>,
-    /// Earlier primaries that are asked no more and may still read on leases from here: nothing commits
-    /// until they know better, or the leases have run out.
-    holds: Vec<Deposed>,
+    /// Who may still read by itself, on a lease from here, what commits from now on would change.
+    unheard: Vec<Unheard>,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
@@ -110,6 +110,28 @@ pub struct Primary {
     /// Reads wait for the next round.
     fence_due: bool,
     fence_sent_us: u64,
+}
+
+/// Somebody who reigned, or may have, and whose consent to writes is no longer needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unheard {
+    pub(super) node: NodeId,
+    /// Until when it may believe in a lease from here.
+    pub(super) until_us: u64,
+    /// Nor does it any more once it has this table.
+    pub(super) version: TableVersion,
+}
+
+impl Unheard {
+    /// Takes note of the lease given to `node`, as of the table being installed.
+    pub(super) fn of(shared: &Shared, node: NodeId) -> Unheard {
+        Unheard { node, until_us: shared.peers.granted_until_us(node), version: shared.table.version }
+    }
+
+    pub(super) fn may_read(&self, shared: &Shared) -> bool {
+        shared.now.mono_us < self.until_us
+            && shared.peers.get(self.node).is_some_and(|peer| peer.table_version < self.version)
+    }
 }
 
 /// Stands among the pending keys for a record that concerns all of them.
@@ -170,7 +192,9 @@ impl Partition {
             if short {
                 return Executed::NotNow(Unavailable::CopiesShort);
             }
-            if let Some(id) = op.exactly_once {
+            if let Some(id) = op.exactly_once
+                && !shared.config.mutation.is(Mutant::NoDedup)
+            {
                 match copy.dedup.check(&id, copy.hlc.last().wall_ms().max(shared.now.wall_ms)) {
                     Verdict::Fresh => {}
                     Verdict::Duplicate(reply) => {
@@ -258,9 +282,14 @@ impl Partition {
     #[inline]
     pub fn touch_role(&self) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        let counts =
-            [primary.followers.len(), primary.log.count(), primary.pending.len(), primary.waiters.len()];
-        counts.into_iter().fold(primary.holds.len() as u64, |all, count| all ^ count as u64)
+        let counts = [
+            primary.followers.len(),
+            primary.log.count(),
+            primary.pending.len(),
+            primary.waiters.len(),
+            primary.unheard.len(),
+        ];
+        counts.into_iter().fold(0, |all, count| all ^ count as u64)
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
@@ -319,7 +348,8 @@ impl Partition {
         match refusal {
             Refusal::Gap(expected) => {
                 let follower = &mut primary.followers[index];
-                if !follower.attached {
+                if !follower.attached || (expected.0 > 0 && expected <= follower.acked) {
+                    // An old refusal: it has said since that it has more.
                     return;
                 }
                 if expected.0 == 0 || expected > copy.last.next() {
@@ -353,6 +383,9 @@ impl Partition {
             Refusal::Unknown => {
                 // It waits for its table, or lost its attachment; the timer tries again.
                 let follower = &mut primary.followers[index];
+                if !follower.attached {
+                    return;
+                }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
                 if !follower.is_bound() {
@@ -366,9 +399,9 @@ impl Partition {
     pub fn tick_primary(&mut self, shared: &mut Shared) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
-        primary.holds.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
-        for hold in &primary.holds {
-            shared.peers.nudge(hold.node);
+        primary.unheard.retain(|unheard| unheard.may_read(shared));
+        for unheard in &primary.unheard {
+            shared.peers.nudge(unheard.node);
         }
         for index in 0..primary.followers.len() {
             let follower = &mut primary.followers[index];
@@ -418,7 +451,7 @@ impl Partition {
     pub fn is_restless(&self) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return false };
         !primary.waiters.is_empty()
-            || !primary.holds.is_empty()
+            || !primary.unheard.is_empty()
             || primary.handover.is_some()
             || primary.followers.iter().any(|follower| {
                 !follower.in_sync
@@ -457,6 +490,7 @@ impl Partition {
                 .followers
                 .iter()
                 .filter(|follower| follower.attached)
+                .filter(|_| !shared.config.mutation.is(Mutant::AcknowledgeEarly))
                 .map(|follower| follower.acked)
                 .fold(reach, Sequence::min);
             debug_assert!(commit <= copy.last);
@@ -513,11 +547,12 @@ impl Primary {
         !self.waiters.is_empty()
     }
 
-    /// Whether what all of the ack set has is committed. With too few copies it waits for those that are
-    /// about to attach; if there are none it stands, but isn't acknowledged (see [`Primary::release`]).
-    fn may_commit(&self, shared: &Shared) -> bool {
-        let now_us = shared.now.mono_us;
-        self.holds.iter().all(|it| shared.peers.has_learnt(it.node, it.version, now_us))
+    /// Whether what all of the ack set has is committed: nobody who may still read could miss it. With
+    /// too few copies it waits for those that are about to attach; if there are none it stands, but
+    /// isn't acknowledged (see [`Primary::release`]).
+    fn may_commit(&mut self, shared: &Shared) -> bool {
+        self.unheard.retain(|unheard| unheard.may_read(shared));
+        self.unheard.is_empty()
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
     }
 
@@ -534,6 +569,7 @@ impl Primary {
             .iter()
             .filter(|follower| follower.attached || self.replaceable)
             .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
+            || shared.config.mutation.is(Mutant::IgnoreLease)
     }
 
     /// Whether a reply may leave as far as its cover goes.
@@ -783,7 +819,7 @@ impl Primary {
     }
 
     /// Asks a follower where it stands, and tells it of the commit.
-    fn probe(
+    pub(super) fn probe(
         &mut self,
         shared: &mut Shared,
         copy: &Copy,

@@ -11,6 +11,7 @@ use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupLimits, DedupTable};
 use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, Version};
 use crate::engine::message::{Message, Records, Refusal, SnapshotVerdict};
+use crate::engine::mutants::Mutant;
 use crate::engine::record::{self, Effect};
 use crate::engine::shared::Shared;
 use crate::engine::store::{Arena, EntryView, KeyRef, ScanLimit, Shard};
@@ -145,6 +146,8 @@ impl Primary {
         if !attached {
             if now_us >= sending.attached_us + ATTACH_REPEAT_US {
                 self.attach(shared, copy, id, epoch, index);
+                // One that has promised this reign away says so when it is asked, and a new epoch follows.
+                self.probe(shared, copy, id, epoch, index);
             }
             return;
         }
@@ -371,6 +374,9 @@ impl Partition {
                 return;
             }
             self.drop_staging(shared);
+            if shared.config.mutation.is(Mutant::WipeOnReattach) {
+                self.discard_copy(shared);
+            }
             let mut copy = Copy::empty(epoch);
             copy.last = after;
             // What of it is committed, the primary will say.
@@ -419,7 +425,9 @@ impl Partition {
             // Of an attempt given up.
             return;
         }
-        let malformed = crc32fast::hash(entries) != crc || staging.chunk(shared, entries).is_err();
+        let is_lost = number == 0 && shared.config.mutation.is(Mutant::CompleteTooEarly);
+        let malformed =
+            crc32fast::hash(entries) != crc || (!is_lost && staging.chunk(shared, entries).is_err());
         if malformed {
             shared.stats.refused.malformed += 1;
             return;
@@ -468,7 +476,7 @@ impl Partition {
             return;
         }
         let equal = staging.copy.shard.len() as u64 == count && staging.copy.shard.digest_root() == digest;
-        if !equal {
+        if !equal && !shared.config.mutation.is(Mutant::CompleteTooEarly) {
             reply(shared, SnapshotVerdict::Different);
             return;
         }
@@ -600,6 +608,7 @@ impl Staging {
             }
             if !self.overrides.is_empty() {
                 match self.overrides.get(&(map, Box::from(key))) {
+                    Some(_) if shared.config.mutation.is(Mutant::ResurrectDeleted) => {}
                     Some(&Override::Deleted(at)) if version <= at => continue,
                     Some(&Override::Expires(at, expiry)) if version < at => {
                         version = at;

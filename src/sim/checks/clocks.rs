@@ -2,9 +2,8 @@
 //!
 //! That it doesn't go back at a promotion is looked at where promotions are (`commits`).
 
-use super::Finding;
+use super::{Finding, Seen};
 use crate::engine::ids::{Incarnation, NodeId, PartitionId, Version};
-use crate::sim::cluster::Cluster;
 use std::collections::BTreeMap;
 
 /// The latest reading of each copy's clock.
@@ -14,22 +13,19 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    pub(super) fn look(&mut self, cluster: &Cluster, node: NodeId) -> Finding {
-        let engine = cluster.engine(node);
-        for partition in engine.partitions() {
-            let Some(copy) = &partition.copy else {
-                self.latest.remove(&(node, partition.id));
-                continue;
-            };
-            let now = (engine.table().incarnation, copy.attempt, copy.hlc.last());
-            let before = self.latest.insert((node, partition.id), now);
-            if let Some(before) = before
-                && (before.0, before.1) == (now.0, now.1)
-                && now.2 < before.2
-            {
-                return Err(format!("{node} {}: {:?} after {:?}", partition.id, now.2, before.2));
+    pub(super) fn look(&mut self, seen: Seen<'_>) -> Finding {
+        let Seen { node, incarnation, partition, .. } = seen;
+        let Some(copy) = &partition.copy else {
+            self.latest.remove(&(node, partition.id));
+            return Ok(());
+        };
+        let now = (incarnation, copy.attempt, copy.hlc.last());
+        let before = self.latest.insert((node, partition.id), now);
+        match before {
+            Some(before) if (before.0, before.1) == (now.0, now.1) && now.2 < before.2 => {
+                Err(format!("{node} {}: {:?} after {:?}", partition.id, now.2, before.2))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -1,13 +1,13 @@
 //! (e) In-sync logs are prefixes of each other. (g) Equal sequence, equal digest.
 
 use super::Finding;
-use crate::engine::ids::{NodeId, PartitionId, Sequence};
-use crate::engine::partition::{Copy, Group};
+use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::partition::Copy;
 use crate::sim::cluster::Cluster;
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
 
 /// The in-sync copies of a partition's present reign, the primary's first.
-fn reigning(cluster: &Cluster) -> impl Iterator<Item = (PartitionId, Vec<(NodeId, &Copy)>)> {
+fn reigning(cluster: &Cluster) -> impl Iterator<Item = (PartitionId, SmallVec<[(NodeId, &Copy); 4]>)> {
     let table = cluster.agreed();
     table.into_iter().flat_map(move |table| {
         table.partition_ids().map(move |id| {
@@ -35,8 +35,6 @@ pub(super) fn prefixes(cluster: &Cluster) -> Finding {
         if !cluster.engine(*primary).partitions()[id.index()].is_primary() {
             continue;
         }
-        let groups: BTreeMap<Sequence, &Group> =
-            first.tail.groups().map(|group| (group.first, group)).collect();
         for (node, copy) in others {
             if copy.last > first.last {
                 return Err(format!(
@@ -44,9 +42,14 @@ pub(super) fn prefixes(cluster: &Cluster) -> Finding {
                     copy.last, first.last
                 ));
             }
+            // Both are in order of their sequences.
+            let mut ours = first.tail.groups().peekable();
             for group in copy.tail.groups() {
-                if let Some(other) = groups.get(&group.first)
-                    && other.count == group.count
+                while ours.peek().is_some_and(|ours| ours.first < group.first) {
+                    ours.next();
+                }
+                if let Some(other) = ours.peek()
+                    && (other.first, other.count) == (group.first, group.count)
                     && other.records != group.records
                 {
                     return Err(format!(

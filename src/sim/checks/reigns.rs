@@ -1,8 +1,7 @@
 //! (a) One active primary for each partition and epoch.
 
-use super::Finding;
+use super::{Finding, Seen};
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId};
-use crate::sim::cluster::Cluster;
 use std::collections::BTreeMap;
 
 /// Who was seen to reign.
@@ -12,16 +11,16 @@ pub(super) struct Reigns {
 }
 
 impl Reigns {
-    pub(super) fn look(&mut self, cluster: &Cluster, node: NodeId) -> Finding {
-        let engine = cluster.engine(node);
-        let incarnation = engine.table().incarnation;
-        for partition in engine.partitions().iter().filter(|partition| partition.is_primary()) {
-            let reign = (incarnation, partition.id, partition.epoch);
-            let first = *self.seen.entry(reign).or_insert(node);
-            if first != node {
-                return Err(format!("{} {}: {first} and {node}", partition.id, partition.epoch));
-            }
+    pub(super) fn look(&mut self, seen: Seen<'_>) -> Finding {
+        let Seen { node, incarnation, partition, .. } = seen;
+        if !partition.is_primary() {
+            return Ok(());
         }
-        Ok(())
+        let reign = (incarnation, partition.id, partition.epoch);
+        let first = *self.seen.entry(reign).or_insert(node);
+        match first == node {
+            true => Ok(()),
+            false => Err(format!("{} {}: {first} and {node}", partition.id, partition.epoch)),
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Liveness: once faults have stopped, everything is whole again.
 
-use crate::engine::ids::Epoch;
+use crate::engine::ids::{Epoch, PartitionId};
 use crate::engine::partition::Role;
-use crate::engine::table::MemberStatus;
+use crate::engine::table::{Assignment, MemberStatus};
 use crate::sim::cluster::Cluster;
 
 /// Why the cluster is not whole yet; `None` if it is: one table at all members, every partition
@@ -20,19 +20,14 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         }
         if table.members.get(&node).map(|member| member.status) != Some(MemberStatus::Up) {
             let status = table.members.get(&node).map(|member| member.status);
-            let held: Vec<_> = table.partitions.iter().filter(|assignment| assignment.holds(node)).collect();
-            let followers: Vec<_> = cluster
-                .engine(node)
-                .partitions()
-                .iter()
-                .filter_map(|partition| match &partition.role {
-                    Role::Primary(primary) => Some((partition.id, &primary.followers)),
-                    _ => None,
+            let held = table.partition_ids().zip(&table.partitions);
+            let held: Vec<_> = held
+                .filter(|(_, assignment)| assignment.holds(node))
+                .map(|(id, assignment)| {
+                    format!("{id} {assignment:?}, {}", followers(cluster, id, assignment))
                 })
                 .collect();
-            return Some(format!(
-                "{node} lives and is {status:?}, holding {held:?}, followed by {followers:?}"
-            ));
+            return Some(format!("{node} lives and is {status:?}, holding {held:?}"));
         }
     }
     let gone = table
@@ -42,14 +37,14 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
     if let Some(member) = gone {
         return Some(format!("{} is gone and still {:?}", member.node, member.status));
     }
-    let wanted = usize::from(table.settings.replicas).min(live.len());
+    let wanted = table.replicas_wanted();
     for (id, assignment) in table.partition_ids().zip(&table.partitions) {
         let whole = assignment.epoch > Epoch(0)
             && assignment.learners.is_empty()
             && assignment.isr.len() == wanted
             && assignment.isr.iter().all(|node| live.contains(node));
         if !whole {
-            return Some(format!("{id} is {assignment:?}"));
+            return Some(format!("{id} is {assignment:?}, {}", followers(cluster, id, assignment)));
         }
         let primary = &cluster.engine(assignment.primary).partitions()[id.index()];
         let Some(first) =
@@ -72,4 +67,15 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         }
     }
     None
+}
+
+/// How the primary sees the other holders of a partition.
+fn followers(cluster: &Cluster, id: PartitionId, assignment: &Assignment) -> String {
+    let primary = cluster.nodes.get(&assignment.primary).map(|sim| &sim.engine.partitions()[id.index()]);
+    match primary.map(|primary| (&primary.role, &primary.copy)) {
+        Some((Role::Primary(primary), Some(copy))) => {
+            format!("at {} of {}, followed by {:?}", copy.commit, copy.last, primary.followers)
+        }
+        _ => "not led".into(),
+    }
 }

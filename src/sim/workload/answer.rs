@@ -11,6 +11,8 @@ pub(super) enum Reply {
     Array(Option<Vec<Reply>>),
     /// The operation is known not to have happened.
     Refused,
+    /// There was no room for it: known not to have happened.
+    Full,
     /// Nobody knows.
     InDoubt,
     /// Neither an answer nor an excuse.
@@ -58,7 +60,8 @@ fn next(rest: &mut &[u8]) -> Option<Reply> {
             Reply::Array(Some((0..count).map(|_| next(rest)).collect::<Option<_>>()?))
         }
         b'-' => match text.split(' ').next() {
-            Some("TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN" | "OOM") => Reply::Refused,
+            Some("TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN") => Reply::Refused,
+            Some("OOM") => Reply::Full,
             Some("INDOUBT") => Reply::InDoubt,
             _ => Reply::Unexpected(text.to_owned()),
         },

@@ -2,16 +2,22 @@
 //!
 //! Each client talks to a node of its own, one operation at a time, and to another when its node is
 //! gone or silent for too long; what was under way then is in doubt. What they do is a mix:
-//! unique keys (acknowledged means there for good), registers and private keys with GET, SET, CAS, DEL
-//! and INCRBY (linearizable), counters (exact with exactly-once tags), values that expire, locks.
+//! unique keys (acknowledged means there for good, or gone for good), registers and private keys with
+//! GET, SET, CAS, DEL and INCRBY (linearizable), counters (exact with exactly-once tags), values that
+//! expire, locks.
 
 mod answer;
+mod counters;
 mod locks;
-mod tallies;
+mod mortals;
+mod tickets;
+mod uniques;
 
 use super::checks::Violation;
 use super::cluster::Cluster;
+use super::counts::counts;
 use super::linearizability::{self as lin, History};
+use super::random::Random;
 use crate::engine::command;
 use crate::engine::dedup::RequestTag;
 use crate::engine::ids::{ClientId, MapId, NodeId, PartitionId, Slot};
@@ -19,9 +25,12 @@ use crate::engine::op::{Op, Submitted, Ticket};
 use crate::engine::resp::Proto;
 use answer::Reply;
 use bytes::Bytes;
+use counters::Counter;
 use locks::{Locks, Token};
+use mortals::Mortal;
 use std::collections::BTreeMap;
-use tallies::{Mortal, Tallies, unique_value};
+use tickets::Tickets;
+use uniques::Uniques;
 
 /// The client that asks for everything again in the end.
 const AUDITOR: u64 = 1_000;
@@ -36,6 +45,8 @@ const HISTORY_STEPS_MAX: u64 = 400_000;
 enum Intent {
     StoreUnique(String),
     LoadUnique(String),
+    DeleteUnique(String),
+    LoadDeleted(String),
     Recorded(lin::Ticket, Shape),
     /// The first half of a compare-and-swap.
     Observe(lin::Ticket, String),
@@ -95,24 +106,46 @@ struct Client {
     wakes: u64,
 }
 
-/// How a run went for its clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcomes {
-    /// Operations answered.
-    pub answered: u64,
-    /// Operations refused and known not to have happened.
-    pub refused: u64,
-    /// Operations whose outcome is unknown.
-    pub in_doubt: u64,
+/// What clients have to know of the run that they are part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkloadConfig {
+    /// How many clients.
+    pub clients: usize,
+    /// How long a client thinks between two operations, at most.
+    pub think_us_max: u64,
+    /// Length of the values of unique keys, at least.
+    pub value_bytes: usize,
+    /// How far wall clocks of machines may be apart.
+    pub clock_spread_ms: u64,
+    /// Values that expire may have to go before their time, for want of memory.
+    pub evicts: bool,
+}
+
+counts! {
+    /// How a run went for its clients.
+    pub struct Outcomes {
+        /// Operations answered.
+        pub answered: u64,
+        /// Operations refused and known not to have happened.
+        pub refused: u64,
+        /// Operations refused for want of memory.
+        pub full: u64,
+        /// Operations whose outcome is unknown.
+        pub in_doubt: u64,
+    }
 }
 
 /// All clients.
 #[derive(Debug)]
 pub struct Workload {
+    config: WorkloadConfig,
     clients: Vec<Client>,
     history: History,
-    tallies: Tallies,
+    uniques: Uniques,
+    counters: BTreeMap<String, Counter>,
+    mortals: Vec<Mortal>,
     locks: Locks,
+    tickets: Tickets,
     next_number: u64,
     stopping: bool,
     audits: BTreeMap<u64, Pending>,
@@ -121,17 +154,21 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// So many clients, each to be woken for the first time soon.
-    pub fn new(cluster: &mut Cluster, clients: usize) -> Workload {
-        for token in 0..clients as u64 {
+    /// The clients, each to be woken for the first time soon.
+    pub fn new(cluster: &mut Cluster, config: WorkloadConfig) -> Workload {
+        for token in 0..config.clients as u64 {
             let delay = cluster.random.below(100_000);
             cluster.wake_after(delay, token << 32);
         }
         Workload {
-            clients: (0..clients).map(|_| Client::default()).collect(),
+            config,
+            clients: (0..config.clients).map(|_| Client::default()).collect(),
             history: History::default(),
-            tallies: Tallies::default(),
+            uniques: Uniques::new(config.value_bytes),
+            counters: BTreeMap::new(),
+            mortals: Vec::new(),
             locks: Locks::default(),
+            tickets: Tickets::default(),
             next_number: 0,
             stopping: false,
             audits: BTreeMap::new(),
@@ -198,6 +235,8 @@ impl Workload {
     /// A promise broken.
     pub fn take_replies(&mut self, cluster: &mut Cluster) -> Result<(), Violation> {
         for (node, ticket, reply) in std::mem::take(&mut cluster.replies) {
+            let answered = self.tickets.answered(ticket.number, node);
+            answered.map_err(|detail| violation(cluster, ANSWERED, detail))?;
             if ticket.door == AUDITOR {
                 if let Some(pending) = self.audits.remove(&ticket.number) {
                     self.settle(cluster, None, &pending, Reply::decode(&reply))?;
@@ -220,7 +259,7 @@ impl Workload {
     }
 
     fn pause(&mut self, cluster: &mut Cluster, index: usize) {
-        let us = cluster.random.between(2_000, 40_000);
+        let us = cluster.random.between(2_000, self.config.think_us_max);
         self.sleep(cluster, index, us);
     }
 
@@ -250,6 +289,7 @@ impl Workload {
                 self.pause(cluster, index);
             }
             None => {
+                self.tickets.open(ticket.number, pending.node);
                 self.clients[index].pending = Some((ticket.number, pending));
                 self.sleep(cluster, index, RETRY_US);
             }
@@ -286,17 +326,21 @@ impl Workload {
             self.history.invoke(index as u64, Bytes::copy_from_slice(key.as_bytes()), op, now.mono_us)
         };
         match choice {
-            0..20 => {
+            0..16 => {
                 let key = format!("unique-{fresh}");
-                let value = String::from_utf8_lossy(&unique_value(&key)).into_owned();
+                let value = String::from_utf8_lossy(&self.uniques.value(&key)).into_owned();
                 pending(&["SET", &key, &value], Intent::StoreUnique(key.clone()))
             }
-            20..25 if !self.tallies.unique.is_empty() => {
-                let key =
-                    self.tallies.unique[random.below(self.tallies.unique.len() as u64) as usize].clone();
+            16..18 if let Some(key) = self.uniques.doom(random.next()) => {
+                pending(&["DEL", &key], Intent::DeleteUnique(key.clone()))
+            }
+            18..22 if let Some(key) = some_of(random, self.uniques.stored()) => {
                 pending(&["GET", &key], Intent::LoadUnique(key.clone()))
             }
-            20..55 => {
+            22..24 if let Some(key) = some_of(random, self.uniques.deleted()) => {
+                pending(&["GET", &key], Intent::LoadDeleted(key.clone()))
+            }
+            16..55 => {
                 let key = format!("register-{window}-{}", random.below(3));
                 match random.below(10) {
                     0..4 => {
@@ -362,10 +406,10 @@ impl Workload {
                 let intent = Intent::StoreMortal(key.clone(), ttl_ms);
                 pending(&["SET", &key, "mortal", "PX", &ttl_ms.to_string()], intent)
             }
-            86..95 if !self.tallies.mortals.is_empty() => {
-                let recent = self.tallies.mortals.len().min(20) as u64;
-                let at = self.tallies.mortals.len() - 1 - random.below(recent) as usize;
-                let mortal = self.tallies.mortals[at].clone();
+            86..95 if !self.mortals.is_empty() => {
+                let recent = self.mortals.len().min(20) as u64;
+                let at = self.mortals.len() - 1 - random.below(recent) as usize;
+                let mortal = self.mortals[at].clone();
                 pending(&["GET", &mortal.key], Intent::LoadMortal(mortal.clone()))
             }
             _ => {
@@ -389,6 +433,7 @@ impl Workload {
     ) -> Result<(), Violation> {
         match &reply {
             Reply::Refused => self.outcomes.refused += 1,
+            Reply::Full => self.outcomes.full += 1,
             Reply::InDoubt => self.outcomes.in_doubt += 1,
             _ => self.outcomes.answered += 1,
         }
@@ -415,6 +460,7 @@ impl Workload {
         reply: Reply,
     ) -> Result<(), (&'static str, String)> {
         const LOST: &str = "acknowledged writes are there";
+        const BACK: &str = "deleted keys stay away";
         const COUNTS: &str = "counters count";
         const TOKENS: &str = "(h) fencing tokens grow and locks exclude";
         const ANSWERS: &str = "answers are what was asked for";
@@ -423,12 +469,23 @@ impl Workload {
         let odd = || (ANSWERS, format!("{:?} to {}", reply, pending.args.join(&b' ').escape_ascii()));
         match (&pending.intent, &reply) {
             (_, Reply::Unexpected(_)) => return Err(odd()),
+            // An earlier attempt may have counted, and there may never be room again.
+            (Intent::CountOnce(key, ..), Reply::Full) => {
+                self.counters.entry(key.clone()).or_default().in_doubt += 1;
+            }
+            (_, Reply::Full) => return self.judge(cluster, index, pending, Reply::Refused),
 
-            (Intent::StoreUnique(key), Reply::Simple) => self.tallies.unique.push(key.clone()),
+            (Intent::StoreUnique(key), Reply::Simple) => self.uniques.store(key.clone()),
             (Intent::LoadUnique(key), Reply::Bulk(value)) => {
-                if value.as_ref() != Some(&unique_value(key)) {
-                    return Err((LOST, format!("{key} is {value:?}")));
-                }
+                self.uniques.check_stored(key, value.as_ref()).map_err(|detail| (LOST, detail))?;
+            }
+            (Intent::DeleteUnique(key), Reply::Integer(1)) => self.uniques.delete(key.clone()),
+            (Intent::DeleteUnique(key), Reply::Integer(_)) => {
+                return Err((LOST, format!("{key} was not there to be deleted")));
+            }
+            (Intent::DeleteUnique(key), Reply::Refused) => self.uniques.spare(key.clone()),
+            (Intent::LoadDeleted(key), Reply::Bulk(value)) => {
+                self.uniques.check_deleted(key, value.as_ref()).map_err(|detail| (BACK, detail))?;
             }
 
             (Intent::Recorded(ticket, _) | Intent::Observe(ticket, _), Reply::Refused) => {
@@ -465,14 +522,14 @@ impl Workload {
             }
 
             (Intent::Count(key), Reply::Integer(value)) => {
-                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                let counter = self.counters.entry(key.clone()).or_default();
                 counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
             }
             (Intent::Count(key), Reply::InDoubt) => {
-                self.tallies.counters.entry(key.clone()).or_default().in_doubt += 1;
+                self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
             (Intent::CountOnce(key, ..), Reply::Integer(value)) => {
-                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                let counter = self.counters.entry(key.clone()).or_default();
                 counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
             }
             (Intent::CountOnce(..), Reply::InDoubt | Reply::Refused) => {
@@ -483,24 +540,32 @@ impl Workload {
             (Intent::AuditCounter(key), Reply::Bulk(value)) => {
                 let value =
                     value.as_ref().map_or(Some(0), |digits| std::str::from_utf8(digits).ok()?.parse().ok());
-                let counter = self.tallies.counters.entry(key.clone()).or_default();
+                let counter = self.counters.entry(key.clone()).or_default();
                 counter.check(key, value.unwrap_or(u64::MAX)).map_err(|detail| (COUNTS, detail))?;
             }
 
-            (Intent::StoreMortal(key, ttl_ms), Reply::Simple) => self.tallies.mortals.push(Mortal {
+            (Intent::StoreMortal(key, ttl_ms), Reply::Simple) => self.mortals.push(Mortal {
                 key: key.clone(),
                 lives_until_ms: wall_ms(pending.invoke_us) + ttl_ms,
                 gone_from_ms: now.wall_ms + ttl_ms,
             }),
             (Intent::LoadMortal(mortal), Reply::Bulk(value)) => {
-                let checked = mortal.check(value.is_some(), wall_ms(pending.invoke_us), now.wall_ms);
+                let WorkloadConfig { clock_spread_ms, evicts, .. } = self.config;
+                let asked_ms = wall_ms(pending.invoke_us);
+                let checked = mortal.check(value.is_some(), asked_ms, now.wall_ms, clock_spread_ms, evicts);
                 checked.map_err(|detail| ("expiry is kept", detail))?;
             }
 
             (Intent::Lock { key, owner, lease_ms, latest }, Reply::Array(Some(parts))) => {
                 let token: Option<Vec<u64>> = parts.iter().map(Reply::number).collect();
                 let Some(Ok(token)) = token.map(Token::try_from) else { return Err(odd()) };
-                let until_ms = wall_ms(pending.invoke_us) + lease_ms - 1;
+                let until_ms = match self.config {
+                    // A lock may have to go before its time as well.
+                    WorkloadConfig { evicts: true, .. } => 0,
+                    WorkloadConfig { clock_spread_ms, .. } => {
+                        (wall_ms(pending.invoke_us) + lease_ms - 1).saturating_sub(clock_spread_ms)
+                    }
+                };
                 let granted =
                     self.locks.granted(key, owner, token, *latest, now.wall_ms, until_ms, pending.node);
                 granted.map_err(|detail| (TOKENS, detail))?;
@@ -524,13 +589,14 @@ impl Workload {
         for client in &self.clients {
             // Whoever still retries may or may not have been counted.
             if let Some(Intent::CountOnce(key, ..)) = client.again.as_ref().map(|pending| &pending.intent) {
-                self.tallies.counters.entry(key.clone()).or_default().in_doubt += 1;
+                self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
         }
-        let unique = self.tallies.unique.iter().map(|key| (key.clone(), Intent::LoadUnique(key.clone())));
-        let counters =
-            self.tallies.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
-        let questions: Vec<(String, Intent)> = unique.chain(counters).collect();
+        let stored = self.uniques.stored().iter().map(|key| (key.clone(), Intent::LoadUnique(key.clone())));
+        let deleted =
+            self.uniques.deleted().iter().map(|key| (key.clone(), Intent::LoadDeleted(key.clone())));
+        let counters = self.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
+        let questions: Vec<(String, Intent)> = stored.chain(deleted).chain(counters).collect();
         let live = cluster.live();
         for (key, intent) in questions {
             let Some(node) = cluster.random.pick(&live) else { break };
@@ -541,6 +607,7 @@ impl Workload {
             match send(cluster, ticket, &pending) {
                 Some(reply) => self.settle(cluster, None, &pending, reply)?,
                 None => {
+                    self.tickets.open(ticket.number, node);
                     self.audits.insert(ticket.number, pending);
                 }
             }
@@ -548,30 +615,55 @@ impl Workload {
         Ok(())
     }
 
-    /// Acknowledged unique keys.
-    pub fn unique_count(&self) -> usize {
-        self.tallies.unique.len()
+    /// Whether every operation was answered by now whose node lives.
+    ///
+    /// # Errors
+    /// An operation that was not.
+    pub fn all_answered(&self, cluster: &Cluster) -> Result<(), Violation> {
+        let checked = self.tickets.check(|node| cluster.lives(node));
+        checked.map_err(|detail| violation(cluster, ANSWERED, detail))
     }
 
-    /// (j) Whether the recorded histories have an explanation.
+    /// Acknowledged unique keys.
+    pub fn unique_count(&self) -> usize {
+        self.uniques.stored().len() + self.uniques.deleted().len()
+    }
+
+    /// (j) Whether the recorded histories have an explanation. Returns how many keys there are, and
+    /// of how many it could not be decided.
     ///
     /// # Errors
     /// The first key whose history has none.
-    pub fn explain(&self, cluster: &Cluster) -> Result<(), Violation> {
-        self.history.check(HISTORY_STEPS_MAX).or_else(|(key, failure)| match failure {
-            lin::Failure::TooHard => Ok(()),
-            failure => Err(Violation {
-                invariant: "(j) linearizability",
-                detail: format!("{}: {failure}", key.escape_ascii()),
-                at_us: cluster.now().mono_us,
-            }),
-        })
+    pub fn explain(&self, cluster: &Cluster) -> Result<(u64, u64), Violation> {
+        let (mut keys, mut undecided) = (0, 0);
+        for (key, checked) in self.history.check_each(HISTORY_STEPS_MAX) {
+            keys += 1;
+            match checked {
+                Ok(()) => {}
+                Err(lin::Failure::TooHard) => undecided += 1,
+                Err(failure) => {
+                    let detail = format!("{}: {failure}", key.escape_ascii());
+                    return Err(violation(cluster, "(j) linearizability", detail));
+                }
+            }
+        }
+        Ok((keys, undecided))
     }
+}
+
+const ANSWERED: &str = "every operation is answered once";
+
+fn violation(cluster: &Cluster, invariant: &'static str, detail: String) -> Violation {
+    Violation { invariant, detail, at_us: cluster.now().mono_us }
+}
+
+fn some_of(random: &mut Random, keys: &[String]) -> Option<String> {
+    let index = random.below(keys.len() as u64) as usize;
+    keys.get(index).cloned()
 }
 
 /// Sends an operation; its reply if it came at once.
 fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Reply> {
-    let now = cluster.now();
     let args: Vec<&[u8]> = pending.args.iter().map(Vec::as_slice).collect();
     let Ok(spec) = command::resolve(&args) else { return Some(Reply::Unexpected("unknown command".into())) };
     let exactly_once = match &pending.intent {
@@ -579,7 +671,7 @@ fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Repl
         _ => None,
     };
     let mut out = Vec::new();
-    let submitted = cluster.input(pending.node, |engine| {
+    let submitted = cluster.input(pending.node, |engine, now| {
         let partition = engine.table().partition_of(Slot::of(args[1]));
         let op = Op {
             spec,

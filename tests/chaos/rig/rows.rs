@@ -446,6 +446,7 @@ fn clock(stage: &mut Stage) -> Done {
     let promotions = stage.promotions() as f64;
     stage.report.at_most("promotions by clock", promotions, 0.0);
     kill(stage, SKEWED)?;
+    stage.pause_for(Duration::from_secs(3));
     let _gone = std::fs::remove_file(file);
     Ok(())
 }

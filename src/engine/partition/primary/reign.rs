@@ -1,7 +1,7 @@
 //! Reigns: how one begins, goes on under a later epoch, follows the table's ack set, and ends.
 
 use super::{Asker, Cover, Follower, Primary, WHOLE_PARTITION, disappoint};
-use crate::engine::ids::Sequence;
+use crate::engine::ids::{NodeId, Sequence};
 use crate::engine::message::{ForwardOutcome, Message, Unavailable};
 use crate::engine::partition::{Partition, Role};
 use crate::engine::shared::{Parked, Shared};
@@ -72,13 +72,12 @@ impl Partition {
             }
             copy.part_from(follower.node, follower.acked, &shared.config.limits);
         }
-        self.deposed.retain(|it| !shared.peers.has_learnt(it.node, it.version, now_us));
         // Who has to acknowledge in this epoch reads no more once it has.
-        primary.holds =
-            self.deposed.iter().filter(|it| !assignment.isr.contains(&it.node)).copied().collect();
-        for hold in &primary.holds {
-            shared.peers.grant_from(hold.node, hold.version);
-            shared.peers.nudge(hold.node);
+        let stays = |node: NodeId| assignment.isr.contains(&node);
+        primary.unheard =
+            self.reigned.iter().filter(|it| !stays(it.node) && it.may_read(shared)).copied().collect();
+        for unheard in &primary.unheard {
+            shared.peers.nudge(unheard.node);
         }
         for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
             shared.abandon_sending(follower.node, follower.sending.take());
