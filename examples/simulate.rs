@@ -5,20 +5,22 @@
 //! cargo run --example simulate -- --seed 42 --trace
 //! ```
 //!
-//! Options: `--seeds N` how many, `--start S` the first; `--seed S` just one; `--seconds T` of faults in
+//! `--members N` forms a fleet of so many nodes without data instead, kills one and tells how fast it
+//! converged. Options: `--seeds N` how many, `--start S` the first; `--seed S` just one; `--seconds T` of faults in
 //! each (60); `--threads N` (all cores); `--trace` prints what happens (with `--seed`). Exits with 1 if
 //! a promise was broken, after printing the line that replays the run and writing its trace to a file.
 
 use ringdove::sim::campaign::{self, Campaign};
+use ringdove::sim::fleet;
 use ringdove::sim::scenario::Scenario;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: simulate [--seeds N] [--start S] [--seed S] [--seconds T] [--threads N] [--trace]";
+    "usage: simulate [--seeds N] [--start S] [--seed S] [--seconds T] [--threads N] [--trace] [--members N]";
 
 fn main() -> ExitCode {
     let mut campaign = Campaign { progress: true, ..Campaign::default() };
-    let (mut single, mut trace) = (false, false);
+    let (mut single, mut trace, mut members) = (false, false, 0);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|value| value.parse::<u64>().ok());
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
                 trace = true;
                 Some(())
             }
+            "--members" => number().map(|value| members = value as usize),
             "--seeds" => number().map(|value| campaign.seeds = value),
             "--start" => number().map(|value| campaign.start = value),
             "--seconds" => number().map(|value| campaign.fault_s = value),
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
+    }
+    if members > 0 {
+        println!("{}", fleet::converge(members, campaign.start));
+        return ExitCode::SUCCESS;
     }
     if single {
         return one(&campaign, trace);

@@ -7,7 +7,7 @@
 //! - [`cluster`]: engines, events and time.
 //! - [`scenario`]: one run from a seed, on its [`terms`], with its [`faults`] and the clients of
 //!   [`workload`].
-//! - [`campaign`]: many runs on all cores.
+//! - [`campaign`]: many runs on all cores. [`fleet`]: a thousand nodes without data.
 //! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
 
 pub mod agreed_log;
@@ -17,6 +17,7 @@ pub mod clock;
 pub mod cluster;
 mod counts;
 pub mod faults;
+pub mod fleet;
 pub mod linearizability;
 pub mod network;
 #[cfg(test)]

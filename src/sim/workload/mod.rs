@@ -14,6 +14,7 @@ mod tickets;
 mod uniques;
 
 use super::checks::Violation;
+use super::clock::Clock;
 use super::cluster::Cluster;
 use super::counts::counts;
 use super::linearizability::{self as lin, History};
@@ -465,7 +466,7 @@ impl Workload {
         const TOKENS: &str = "(h) fencing tokens grow and locks exclude";
         const ANSWERS: &str = "answers are what was asked for";
         let now = cluster.now();
-        let wall_ms = |us: u64| now.wall_ms - (now.mono_us - us) / 1_000;
+        let wall_ms = |us: u64| Clock::TRUE.read(us).wall_ms;
         let odd = || (ANSWERS, format!("{:?} to {}", reply, pending.args.join(&b' ').escape_ascii()));
         match (&pending.intent, &reply) {
             (_, Reply::Unexpected(_)) => return Err(odd()),
