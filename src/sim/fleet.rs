@@ -324,6 +324,8 @@ impl Fleet {
                 self.controller.sealed(now, node, Sealed { deposed, partitions });
                 self.drain_controller();
             }
+            // No member is lost before its copies are whole again: there is nothing to go back to.
+            Order::Salvage { .. } | Order::Merge { .. } => {}
         }
     }
 
