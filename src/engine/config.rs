@@ -18,6 +18,8 @@ pub struct EngineConfig {
     pub eviction: Eviction,
     /// How long an operation waits for a primary, a copy or a handover.
     pub patience_us: u64,
+    /// The same at a node that has lost the majority: its client may reach another one.
+    pub minority_patience_us: u64,
     /// Unacknowledged records of one partition, in bytes, before writes wait.
     pub tail_bytes_max: usize,
     /// Records of one message, in bytes, before it is split.
@@ -26,6 +28,8 @@ pub struct EngineConfig {
     pub resend_us: u64,
     /// A follower that lacks records for so long is reported to the controller.
     pub lag_us_max: u64,
+    /// A follower without a link to it for so long is reported as well, if the controller is linked.
+    pub unlinked_us_max: u64,
     /// Bytes of one snapshot chunk.
     pub chunk_bytes: usize,
     /// Snapshot bytes under way to one node.
@@ -63,10 +67,12 @@ impl Default for EngineConfig {
             bytes_max: 0,
             eviction: Eviction::NoEviction,
             patience_us: 8_000_000,
+            minority_patience_us: 500_000,
             tail_bytes_max: 64 << 20,
             group_bytes_max: 256 << 10,
             resend_us: 400_000,
             lag_us_max: 4_000_000,
+            unlinked_us_max: 1_000_000,
             chunk_bytes: 64 << 10,
             snapshot_window_bytes: 2 << 20,
             snapshot_bytes_per_s: 0,

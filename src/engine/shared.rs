@@ -41,6 +41,8 @@ pub struct Shared {
     pub(super) completions: VecDeque<(Ticket, ReplyBytes)>,
     pub(super) dirty: Vec<PartitionId>,
     pub(super) restless: BTreeSet<PartitionId>,
+    /// Since when this node has lost the majority of the members, which it needs.
+    pub(super) minority_since_us: Option<u64>,
     pub(super) woken: BTreeSet<PartitionId>,
     pub(super) reports: Vec<Report>,
     pub(super) pulls: BTreeSet<NodeId>,
@@ -92,6 +94,7 @@ impl Shared {
             completions: VecDeque::new(),
             dirty: Vec::new(),
             restless: BTreeSet::new(),
+            minority_since_us: None,
             woken: BTreeSet::new(),
             reports: Vec::new(),
             pulls: BTreeSet::new(),
@@ -148,6 +151,43 @@ impl Shared {
         reply.extend_from_slice(error.as_bytes());
         reply.extend_from_slice(b"\r\n");
         self.complete(ticket, reply);
+    }
+
+    /// For how long an operation has waited that arrived here and may wait until then.
+    fn waited_us(&self, deadline_us: u64) -> u64 {
+        (self.now.mono_us + self.config.patience_us).saturating_sub(deadline_us)
+    }
+
+    /// Whether this node has lost the majority, which it needs, and not just for a moment.
+    pub fn in_minority(&self) -> bool {
+        let patience_us = self.config.minority_patience_us;
+        self.minority_since_us.is_some_and(|since_us| self.now.mono_us >= since_us + patience_us)
+    }
+
+    /// How long operations wait now.
+    pub fn present_patience_us(&self) -> u64 {
+        if self.in_minority() { self.config.minority_patience_us } else { self.config.patience_us }
+    }
+
+    /// Whether an operation has waited long enough.
+    pub fn is_overdue(&self, deadline_us: u64) -> bool {
+        self.now.mono_us >= deadline_us || self.waited_us(deadline_us) >= self.present_patience_us()
+    }
+
+    /// Whether the controller, if there is one, hears what is reported.
+    pub fn hears_leader(&self) -> bool {
+        self.peers.leader.is_some_and(|leader| leader == self.me || self.peers.linked(leader))
+    }
+
+    /// Notices whether this node, which needs a majority to go on, is among the few.
+    pub(super) fn look_for_majority(&mut self) {
+        let members = || self.table.members.values().filter(|member| member.status != MemberStatus::Down);
+        let linked = members().filter(|member| member.node == self.me || self.peers.linked(member.node));
+        let minority = self.table.goes_by_majority()
+            && self.table.members.contains_key(&self.me)
+            && linked.count() * 2 <= members().count();
+        let since_us = self.minority_since_us.unwrap_or(self.now.mono_us);
+        self.minority_since_us = minority.then_some(since_us);
     }
 
     /// When the patience of an operation that arrives now ends.

@@ -354,17 +354,22 @@ impl Table {
         usize::from(self.settings.replicas).min(self.owners().count())
     }
 
+    /// Whether only a majority of the members goes on when the others are lost.
+    pub fn goes_by_majority(&self) -> bool {
+        match self.settings.survival {
+            Survival::Auto => self.ever_three,
+            Survival::Majority => true,
+            Survival::Takeover => false,
+        }
+    }
+
     /// Copies a write needs now: `min_copies`, or one on each member with data if they are fewer; at
     /// least 1.
     ///
     /// Dead members count in clusters that go on by majority; a small cluster's survivor goes on alone
     /// (DESIGN "Small clusters"). Those that leave don't.
     pub fn copies_needed(&self) -> usize {
-        let by_majority = match self.settings.survival {
-            Survival::Auto => self.ever_three,
-            Survival::Majority => true,
-            Survival::Takeover => false,
-        };
+        let by_majority = self.goes_by_majority();
         let counts = |member: &&Member| match member.status {
             MemberStatus::Up => true,
             MemberStatus::Leaving => false,

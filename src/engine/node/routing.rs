@@ -87,7 +87,7 @@ impl Engine {
                         let version = self.shared.table.version;
                         self.answer(parked.asker, ForwardOutcome::Stale(version), &[]);
                     }
-                    _ if self.shared.now.mono_us >= parked.deadline_us => self.expire(parked.asker, reason),
+                    _ if self.shared.is_overdue(parked.deadline_us) => self.expire(parked.asker, reason),
                     _ if self.router.len() >= self.shared.config.waiting_max => {
                         self.expire(parked.asker, reason)
                     }

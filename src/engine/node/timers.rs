@@ -47,6 +47,7 @@ impl Engine {
 
     pub(super) fn tick_slow(&mut self, now: Now) {
         let now_us = now.mono_us;
+        self.shared.look_for_majority();
         let count = self.partitions.len();
         // Everything is visited for stragglers; the restless set makes the busy ones prompt.
         for index in 0..count {

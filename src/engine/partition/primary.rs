@@ -192,6 +192,9 @@ impl Partition {
             if short {
                 return Executed::NotNow(Unavailable::CopiesShort);
             }
+            if shared.in_minority() && primary.is_separated(shared) {
+                return Executed::NotNow(Unavailable::NoPrimary);
+            }
             if let Some(id) = op.exactly_once
                 && !shared.config.mutation.is(Mutant::NoDedup)
             {
@@ -406,6 +409,13 @@ impl Partition {
         for index in 0..primary.followers.len() {
             let follower = &mut primary.followers[index];
             if !shared.peers.linked(follower.node) {
+                // There is a way to the controller but none to it: another has to take its place.
+                let since = *follower.lagging_since_us.get_or_insert(now_us);
+                if shared.hears_leader() && now_us >= since + shared.config.unlinked_us_max {
+                    follower.lagging_since_us = Some(now_us);
+                    let node = follower.node;
+                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                }
                 continue;
             }
             if follower.attached && follower.acked < copy.last {
@@ -440,7 +450,7 @@ impl Partition {
             primary.send_fence(shared, copy, self.id, self.epoch);
         }
         let reason = if primary.is_short(shared) { Unavailable::CopiesShort } else { Unavailable::NoPrimary };
-        let before_us = shared.now.mono_us.saturating_sub(shared.config.patience_us);
+        let before_us = shared.now.mono_us.saturating_sub(shared.present_patience_us());
         while primary.waiters.front().is_some_and(|waiter| waiter.since_us < before_us) {
             let Some(waiter) = primary.waiters.pop_front() else { break };
             disappoint(shared, waiter.asker, waiter.cover, reason);
@@ -464,6 +474,7 @@ impl Partition {
     pub fn relinked(&mut self, shared: &mut Shared, node: NodeId) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
+        primary.followers[index].lagging_since_us = None;
         if primary.followers[index].is_bound() {
             primary.followers[index].sent = primary.followers[index].acked;
             primary.resend(shared, copy, self.id, self.epoch, index);
@@ -535,6 +546,12 @@ impl Primary {
     /// Copies that take part in every write, this one included.
     pub fn ack_set_len(&self) -> usize {
         1 + self.followers.iter().filter(|follower| follower.attached).count()
+    }
+
+    /// Whether there is no link to a member of the ack set.
+    fn is_separated(&self, shared: &Shared) -> bool {
+        let mut attached = self.followers.iter().filter(|follower| follower.attached);
+        attached.any(|follower| !shared.peers.linked(follower.node))
     }
 
     /// Executed effects that have not left yet.
