@@ -28,6 +28,8 @@ mod recovery_tests;
 #[cfg(test)]
 mod refusal_tests;
 pub mod scenario;
+#[cfg(test)]
+mod split_tests;
 pub mod terms;
 #[cfg(test)]
 mod testing;
