@@ -59,6 +59,7 @@ fn table() -> Table {
             primary: ME,
             isr: vec![ME],
             learners: Vec::new(),
+            former: Vec::new(),
         };
     }
     table

@@ -260,8 +260,8 @@ impl Shared {
     /// A chunk left for `node`.
     pub fn snapshot_sent(&mut self, node: NodeId, bytes: usize) {
         *self.snapshot_in_flight.entry(node).or_default() += bytes;
-        if self.config.snapshot_bytes_per_s > 0 {
-            let cost_us = bytes as u64 * 1_000_000 / self.config.snapshot_bytes_per_s;
+        let cost_us = (bytes as u64 * 1_000_000).checked_div(self.config.snapshot_bytes_per_s);
+        if let Some(cost_us) = cost_us {
             self.snapshot_paid_us = self.snapshot_paid_us.max(self.now.mono_us) + cost_us;
         }
         self.stats.snapshot_bytes_sent += bytes as u64;

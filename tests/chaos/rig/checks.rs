@@ -460,8 +460,9 @@ mod tests {
     #[test]
     fn doubt_without_a_cause_is_found() {
         let doubt = record(Load::Counter, 0, "c", 500, Action::Add(1), Outcome::Doubt(String::new()));
-        let check_at =
-            |trouble_us| check(&[doubt.clone()], &Bounds { expiry_us: 0, trouble_us }).breaches.len();
+        let check_at = |trouble_us| {
+            check(std::slice::from_ref(&doubt), &Bounds { expiry_us: 0, trouble_us }).breaches.len()
+        };
         assert_eq!(check_at((400, 600)), 0);
         assert_eq!(check_at((600, 700)), 1);
         assert_eq!(check_at((100, 400)), 1);
