@@ -78,10 +78,12 @@ impl Node {
             .map(|key| (Slot::of(key).partition(PARTITIONS), KeyRef::new(MapId(0), key)))
             .collect();
         let shard = |partition: PartitionId| &self.shards[partition.index()];
-        let slots = keys.iter().map(|(at, key)| shard(*at).touch_slots(key.hash));
-        black_box(slots.fold(0, u64::wrapping_add));
-        let entries = keys.iter().map(|(at, key)| shard(*at).touch_entry(&self.arena, key.hash));
-        black_box(entries.fold(0, u64::wrapping_add));
+        let slots: Vec<&[u64]> = keys.iter().map(|(at, key)| shard(*at).slots_of(key.hash)).collect();
+        black_box(slots.iter().flat_map(|slots| slots.first()).fold(0, |all, slot| all ^ slot));
+        let entries: Vec<&[u8]> =
+            keys.iter().map(|(at, key)| shard(*at).entry_of(&self.arena, key.hash)).collect();
+        let bytes = entries.iter().flat_map(|entry| [entry.first(), entry.get(64), entry.last()]);
+        black_box(bytes.flatten().fold(0, |all, byte| all ^ byte));
         keys
     }
 }

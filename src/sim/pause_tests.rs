@@ -31,7 +31,7 @@ impl Load {
                 let since_us = self.open_us.remove(&ticket.number).expect("asked once");
                 self.taken_us.push(cluster.now().mono_us - since_us);
             }
-            if self.number % 500 == 0 && done(cluster) {
+            if self.number.is_multiple_of(500) && done(cluster) {
                 return true;
             }
         }

@@ -144,7 +144,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
         ("sender", third, Message::Digest { partition, epoch, sequence: last, digest: 1 }),
     ];
     for (reason, from, message) in to_primary {
-        let counted = forge(&mut cluster, from, primary, None, &[message.clone()]);
+        let counted = forge(&mut cluster, from, primary, None, std::slice::from_ref(&message));
         assert_eq!(counted, [(reason, 1)], "{message:?} from {from}");
     }
 
@@ -168,7 +168,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
         ("partition", step(vec![(PartitionId(999), table.partitions[3].clone())])),
     ];
     for (reason, message) in tables {
-        let counted = forge(&mut cluster, primary, third, None, &[message.clone()]);
+        let counted = forge(&mut cluster, primary, third, None, std::slice::from_ref(&message));
         assert_eq!(counted, [(reason, 1)], "{message:?}");
         assert_eq!(cluster.engine(third).table().version, table.version);
     }
