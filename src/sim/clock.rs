@@ -33,7 +33,8 @@ impl Clock {
     pub fn true_us(&self, mono_us: u64) -> u64 {
         let elapsed_us = u128::from(mono_us.saturating_sub(self.boot_us));
         let rate = (1_000_000 + self.rate_ppm) as u128;
-        let mut true_us = (elapsed_us * 1_000_000 / rate) as u64;
+        // The reading is rounded, and so is this: begin a little early.
+        let mut true_us = ((elapsed_us * 1_000_000 / rate) as u64).saturating_sub(2);
         while self.read(true_us).mono_us < mono_us {
             true_us += 1;
         }

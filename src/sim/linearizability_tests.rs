@@ -245,7 +245,9 @@ proptest! {
 
     #[test]
     fn whatever_one_copy_answers_is_accepted(plan in any_plan(0..60)) {
-        prop_assert_eq!(check(&served(plan), STEPS), Ok(()));
+        // Many lost answers at once can make a history too hard; it must never look wrong.
+        let checked = check(&served(plan), STEPS);
+        prop_assert!(matches!(checked, Ok(()) | Err(Failure::TooHard)), "{:?}", checked);
     }
 
     #[test]

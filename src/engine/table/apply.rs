@@ -224,11 +224,16 @@ impl Table {
     fn complete(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) -> bool {
         // A dead primary's word comes too late: the copy may be asked to seal already.
         let vouched = self.primary_is_live(partition) && self.is_live(node);
+        let needed = self.copies_needed();
         self.reign(partition, epoch).is_some_and(|assignment| {
             let fits = vouched && take(&mut assignment.learners, node);
             if fits {
                 assignment.isr.push(node);
                 assignment.former.retain(|former| former.node != node);
+                if assignment.isr.len() >= needed {
+                    // At once: it took writes, and the same entry may remove it again.
+                    assignment.former.clear();
+                }
             }
             fits
         })

@@ -340,6 +340,15 @@ fn a_former_copy_is_forgotten_once_writes_may_be_missing_from_it() {
     let mut table = exposed(Sequence(9), false);
     assert!(one(&mut table, TableChange::Complete { partition: P, epoch: Epoch(1), node: node(3) }));
     assert!(table.partitions[0].former.is_empty());
+    // Also when one of them is removed again in the same entry: it took writes before (seed 1803).
+    let mut table = exposed(Sequence(9), false);
+    let swap = [
+        TableChange::Complete { partition: P, epoch: Epoch(1), node: node(3) },
+        TableChange::RemoveLagging { partition: P, epoch: Epoch(1), node: node(3) },
+        TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(3) },
+    ];
+    assert_eq!(table.apply(&swap).applied, 3);
+    assert!(table.partitions[0].former.is_empty());
     // The one that left no learner behind in the same entry.
     let mut alone = self::table(3);
     assert!(one(&mut alone, down(2)));
