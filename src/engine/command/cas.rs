@@ -8,6 +8,7 @@ use super::number::parse_integer;
 use super::refusal::Refusal;
 use super::set_options::{Grammar, SetOptions};
 use super::spec::{CommandSpec, Flags, Group};
+use super::strings;
 use crate::engine::store::{EntryKind, KeyRef};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
@@ -17,7 +18,7 @@ const R: Group = Group::Ringdove;
 #[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(R, "rd.getv", 2, READ, getv, "0.1.0", "Get the value of a key and its version"),
-    CommandSpec::key(R, "rd.getfenced", 2, READ.and(Flags::FENCED), getfenced, "0.1.0", "Get the value of a key, trusting no clock: all copies confirm the primary first"),
+    CommandSpec::key(R, "rd.getfenced", 2, READ.and(Flags::FENCED), strings::get, "0.1.0", "Get the value of a key, trusting no clock: all copies confirm the primary first"),
     CommandSpec::key(R, "rd.setv", -3, WRITE, setv, "0.1.0", "Set the value of a key and return its version; options as SET, without GET"),
     CommandSpec::key(R, "rd.cas", -4, WRITE, cas, "0.1.0", "Set the value of a key if its version is as expected (0: absent) and return the new version"),
     CommandSpec::key(R, "rd.getsetnx", -3, WRITE, getsetnx, "0.1.0", "Get the value of a key, setting it first if it does not exist"),
@@ -31,15 +32,6 @@ fn getv(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
             e.reply.bulk(view.value);
             e.reply.count(view.version.0);
         }
-        None => e.reply.null(),
-    }
-    Ok(())
-}
-
-fn getfenced(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
-    let key = e.key(1);
-    match string_at(e.keys, key)? {
-        Some(view) => e.reply.bulk(view.value),
         None => e.reply.null(),
     }
     Ok(())

@@ -31,7 +31,7 @@ pub(super) const SPECS: &[CommandSpec] = &[
         .with_keys(KeyPositions::PAIRS),
 ];
 
-fn get(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
+pub(super) fn get(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let key = e.key(1);
     match string_at(e.keys, key)? {
         Some(view) => e.reply.bulk(view.value),

@@ -4,6 +4,7 @@
 //! What is to be sealed follows from the table alone: a `Down` primary and a live in-sync replica.
 //! A new leader asks again, and a promise made twice is the same promise.
 
+use super::asking::{Asking, Unanswered};
 use super::draft::Draft;
 use super::goal::Goal;
 use super::message::{Order, Sealed};
@@ -19,8 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug, Default)]
 pub(super) struct Seals {
     asked: BTreeMap<PartitionId, Sealing>,
-    /// When each survivor was last asked about each dead primary.
-    sent_us: BTreeMap<(NodeId, NodeId), u64>,
+    asking: Asking,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Seals {
         table: &Table,
         outputs: &mut VecDeque<ControllerOutput>,
     ) {
-        let mut orders: BTreeMap<(NodeId, NodeId), Vec<(PartitionId, Epoch)>> = BTreeMap::new();
+        let mut orders = Unanswered::new();
         for (partition, assignment) in table.partition_ids().zip(&table.partitions) {
             if !is_orphaned(table, assignment) {
                 self.asked.remove(&partition);
@@ -90,15 +90,8 @@ impl Seals {
                 }
             }
         }
-        self.sent_us.retain(|pair, _| orders.contains_key(pair));
-        for ((to, deposed), partitions) in orders {
-            let sent_us = self.sent_us.get(&(to, deposed));
-            if sent_us.is_none_or(|&sent_us| now.mono_us >= sent_us + config.resend_ms * 1_000) {
-                self.sent_us.insert((to, deposed), now.mono_us);
-                let order = Order::Seal { deposed, partitions };
-                outputs.push_back(ControllerOutput::Send { to, order });
-            }
-        }
+        let order = |deposed, partitions| Order::Seal { deposed, partitions };
+        self.asking.send(now, config, orders, order, outputs);
     }
 
     /// Takes note of an answer.
@@ -160,9 +153,9 @@ impl Seals {
 
     /// When something is to be sent again or patience ends.
     pub(super) fn alarms_us(&self, config: &ControllerConfig) -> impl Iterator<Item = u64> {
-        let resend_us = config.resend_ms * 1_000;
         let timeout_us = config.seal_timeout_ms * 1_000;
-        let resends = self.sent_us.values().map(move |sent_us| sent_us + resend_us);
-        resends.chain(self.asked.values().map(move |sealing| sealing.since_us + timeout_us))
+        self.asking
+            .alarms_us(config)
+            .chain(self.asked.values().map(move |sealing| sealing.since_us + timeout_us))
     }
 }

@@ -8,6 +8,7 @@
 //! [`Controller::lead`] on becoming leader; then everything else; [`Controller::tick`] at the time
 //! that [`Controller::next_wake`] names. After each call, drain [`Controller::poll`].
 
+mod asking;
 mod draft;
 mod failover;
 mod goal;

@@ -12,6 +12,7 @@
 //! is enough if no `last` is beyond it; and X with one learner's records is, if that learner
 //! attached no later than X's clean end and no `last` is beyond its own.
 
+use super::asking::{Asking, Unanswered};
 use super::draft::Draft;
 use super::message::{Held, Order, Taken};
 use super::{ControllerConfig, ControllerOutput};
@@ -24,8 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Default)]
 pub(super) struct Salvage {
     asked: BTreeMap<PartitionId, Asked>,
-    /// When each member was last asked about each dead primary.
-    sent_us: BTreeMap<(NodeId, NodeId), u64>,
+    asking: Asking,
 }
 
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Salvage {
                 *asked = Asked::new(assignment.epoch, now.mono_us, true);
             }
         }
-        self.sent_us.clear();
+        self.asking.restart();
     }
 
     /// Follows the table and sends what is due.
@@ -175,7 +175,7 @@ impl Salvage {
         outputs: &mut VecDeque<ControllerOutput>,
     ) {
         let now_us = now.mono_us;
-        let mut orders: BTreeMap<(NodeId, NodeId), Vec<(PartitionId, Epoch)>> = BTreeMap::new();
+        let mut orders = Unanswered::new();
         for (partition, assignment) in table.partition_ids().zip(&table.partitions) {
             if !table.is_dead(partition) {
                 if self.asked.remove(&partition).is_some() {
@@ -225,15 +225,8 @@ impl Salvage {
                 Verdict::Nothing | Verdict::Wait | Verdict::Recover(_) => {}
             }
         }
-        self.sent_us.retain(|pair, _| orders.contains_key(pair));
-        for ((to, deposed), partitions) in orders {
-            let sent_us = self.sent_us.get(&(to, deposed));
-            if sent_us.is_none_or(|&sent_us| now_us >= sent_us + config.resend_ms * 1_000) {
-                self.sent_us.insert((to, deposed), now_us);
-                let order = Order::Salvage { deposed, partitions };
-                outputs.push_back(ControllerOutput::Send { to, order });
-            }
-        }
+        let order = |deposed, partitions| Order::Salvage { deposed, partitions };
+        self.asking.send(now, config, orders, order, outputs);
     }
 
     /// Takes note of what a member holds.
@@ -304,11 +297,10 @@ impl Salvage {
         let resend_us = config.resend_ms * 1_000;
         let timeout_us = config.seal_timeout_ms * 1_000;
         let merges = self.asked.values().filter_map(|asked| asked.merge).filter(|merge| !merge.done);
-        self.sent_us
-            .values()
-            .copied()
-            .chain(merges.filter_map(|merge| merge.sent_us))
-            .map(move |sent_us| sent_us + resend_us)
+        let merges = merges.filter_map(|merge| merge.sent_us).map(move |sent_us| sent_us + resend_us);
+        self.asking
+            .alarms_us(config)
+            .chain(merges)
             .chain(self.asked.values().map(move |asked| asked.since_us + timeout_us))
     }
 }

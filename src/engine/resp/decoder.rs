@@ -176,14 +176,9 @@ impl Decoder {
                 return Ok(Decoded::Command { consumed });
             }
             self.spans.clear();
-            let (count, next) = match short_length(buffer, 1) {
-                Some(found) => found,
-                None => {
-                    let Some((line, next)) = line_at(buffer, 1, ProtocolError::CountLineTooBig)? else {
-                        return Ok(Decoded::Incomplete { needed: 1 });
-                    };
-                    (parse_length(line).ok_or(ProtocolError::InvalidCount)?, next)
-                }
+            let (too_big, invalid) = (ProtocolError::CountLineTooBig, ProtocolError::InvalidCount);
+            let Some((count, next)) = length_at(buffer, 1, too_big, invalid)? else {
+                return Ok(Decoded::Incomplete { needed: 1 });
             };
             if count > self.limits.args_max as i64 {
                 return Err(ProtocolError::InvalidCount);
@@ -202,15 +197,9 @@ impl Decoder {
                     Some(b'$') => {}
                     Some(&other) => return Err(ProtocolError::ExpectedBulk(printable(other))),
                 }
-                let (length, next) = match short_length(buffer, self.position + 1) {
-                    Some(found) => found,
-                    None => {
-                        let line = line_at(buffer, self.position + 1, ProtocolError::LengthLineTooBig)?;
-                        let Some((line, next)) = line else {
-                            return Ok(Decoded::Incomplete { needed: 1 });
-                        };
-                        (parse_length(line).ok_or(ProtocolError::InvalidLength)?, next)
-                    }
+                let (too_big, invalid) = (ProtocolError::LengthLineTooBig, ProtocolError::InvalidLength);
+                let Some((length, next)) = length_at(buffer, self.position + 1, too_big, invalid)? else {
+                    return Ok(Decoded::Incomplete { needed: 1 });
                 };
                 if length < 0 || length > self.limits.bulk_bytes_max as i64 {
                     return Err(ProtocolError::InvalidLength);
@@ -299,6 +288,22 @@ impl Decoder {
         self.position = end + 1;
         Ok(Decoded::Command { consumed: self.position })
     }
+}
+
+/// The length in the line from `start`, and where the next line starts; `None` if the line goes on beyond
+/// the buffer.
+#[inline]
+fn length_at(
+    buffer: &[u8],
+    start: usize,
+    too_big: ProtocolError,
+    invalid: ProtocolError,
+) -> Result<Option<(i64, usize)>, ProtocolError> {
+    if let Some(found) = short_length(buffer, start) {
+        return Ok(Some(found));
+    }
+    let Some((line, next)) = line_at(buffer, start, too_big)? else { return Ok(None) };
+    Ok(Some((parse_length(line).ok_or(invalid)?, next)))
 }
 
 /// A length of a few digits, as nearly all are, and where the line behind it starts. `None` for anything
