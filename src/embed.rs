@@ -271,15 +271,14 @@ fn run(
     requests: mpsc::Receiver<Call>,
     stopping: oneshot::Receiver<oneshot::Sender<bool>>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match crate::drivers::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = started.send(Err(NodeError::Thread(error.to_string())));
             return;
         }
     };
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let node = match serve::start(config).await {
             Ok(node) => node,
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use super::ready::Listening;
 use super::signals::Signals;
-use super::{Failure, Outcome, block_on};
+use super::{Failure, Outcome};
 use ringdove::config::{NodeConfig, Settings};
 use ringdove::drivers::logging;
 use ringdove::drivers::node::serve::{self, RunningNode};
@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 
 /// Run a node: start a cluster, or join one by --seed
 ///
@@ -50,7 +49,7 @@ pub fn run(args: NodeArgs) -> Outcome {
         tracing::warn!("{warning}");
     }
     // The node's tasks share their state without locks, so all of them live on this thread.
-    block_on(LocalSet::new().run_until(serve(config, args.exit_with_stdin)))
+    ringdove::drivers::runtime()?.block_on(serve(config, args.exit_with_stdin))
 }
 
 /// Runs a node until it is asked to stop.

@@ -18,12 +18,13 @@ use super::controller::{Controller, ControllerConfig, ControllerOutput, Controll
 use super::frame::Class;
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
-use super::message::{self, Message, Refusal, Unavailable};
+use super::message::{self, Message, Records, Refusal, Unavailable};
 use super::mutants::Mutant;
 use super::op::{Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, ReplyBytes};
 use super::partition::{Copy, Partition};
 use super::peers::Peers;
+use super::record;
 use super::router::Router;
 use super::shared::{Parked, Shared};
 use super::stats::Stats;
@@ -334,8 +335,12 @@ impl Engine {
         self.shared.peers.heard(from, now.mono_us);
         self.membership.link_live(from, now.mono_us);
         let foreign = incarnation != self.shared.table.incarnation;
+        let mut untouched = rest;
         let mut batch: Option<(message::Batch, Vec<(PartitionId, Refusal)>)> = None;
         while !rest.is_empty() {
+            if untouched.len() >= rest.len() && !foreign {
+                untouched = self.touch_records(rest);
+            }
             let message = match message::next(&mut rest) {
                 Ok(message) => message,
                 Err(error) => {
@@ -490,6 +495,27 @@ impl Engine {
             read ^= byte(entry.first()) ^ byte(entry.get(CACHE_LINE_BYTES)) ^ byte(entry.last());
         }
         std::hint::black_box(read);
+    }
+
+    /// As [`Engine::touch`], for the records of a frame's next messages. Returns the messages after those.
+    fn touch_records<'a>(&self, mut rest: &'a [u8]) -> &'a [u8] {
+        let mut keys: SmallVec<[(PartitionId, u64); 64]> = SmallVec::new();
+        while keys.len() < keys.inline_size()
+            && !rest.is_empty()
+            && let Ok(message) = message::next(&mut rest)
+        {
+            let Message::Records(Records { partition, mut records, .. }) = message else { continue };
+            let limits = &self.shared.config.limits;
+            while !records.is_empty()
+                && let Ok(effect) = record::decode(&mut records, limits)
+            {
+                keys.extend(effect.key_ref().map(|key| (partition, key.hash)));
+            }
+        }
+        if keys.len() > 1 {
+            self.touch(&keys);
+        }
+        rest
     }
 
     /// When [`Engine::tick`] wants to be called next.

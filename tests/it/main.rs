@@ -18,6 +18,7 @@ mod examples;
 mod failover;
 mod forming;
 mod fuzz_smoke;
+mod instructions;
 mod joining;
 mod security;
 mod tidy;

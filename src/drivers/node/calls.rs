@@ -4,6 +4,7 @@
 //! answer in order and have their own pipeline.)
 
 use super::Door;
+use crate::drivers::wake::Wake;
 use crate::engine::command::{self, Gather, Plan, SessionOp, Step};
 use crate::engine::dedup::RequestTag;
 use crate::engine::ids::MapId;
@@ -15,13 +16,12 @@ use crate::engine::time::Now;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use tokio::sync::Notify;
 
 /// A door that keeps replies until its task takes them.
 #[derive(Default)]
 pub struct QueueDoor {
     replies: RefCell<VecDeque<(u64, ReplyBytes)>>,
-    wake: Notify,
+    wake: Wake,
 }
 
 impl QueueDoor {
@@ -44,7 +44,7 @@ impl QueueDoor {
 impl Door for QueueDoor {
     fn complete(&self, number: u64, reply: ReplyBytes) {
         self.replies.borrow_mut().push_back((number, reply));
-        self.wake.notify_one();
+        self.wake.notify();
     }
 }
 

@@ -1,6 +1,6 @@
 //! One running node: the engine and everything that moves bytes, time and log entries for it.
 //!
-//! All of it lives on one thread, in a `LocalSet`. The tour:
+//! All of it lives on one thread, in a `LocalRuntime`. The tour:
 //! - this file: [`NodeCore`], what every task shares; the flusher and the ticker;
 //! - [`links`]: the QUIC mesh's events become the engine's inputs;
 //! - [`resp`]: connections of Redis clients; [`clients`]: those of QUIC clients,
@@ -22,6 +22,7 @@ pub mod serve;
 
 use crate::drivers::clock::Clock;
 use crate::drivers::quic::Mesh;
+use crate::drivers::wake::Wake;
 use crate::engine::ids::NodeId;
 use crate::engine::node::{Engine, Output};
 use crate::engine::partition::primary::ReplyBytes;
@@ -31,7 +32,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// Where the replies of a connection's operations go.
 pub trait Door {
@@ -47,7 +48,7 @@ struct Shared {
     engine: RefCell<Engine>,
     clock: Clock,
     mesh: OnceCell<Mesh>,
-    flush: Notify,
+    flush: Wake,
     doors: RefCell<HashMap<u64, Rc<dyn Door>>>,
     next_door: Cell<u64>,
     log_orders: mpsc::UnboundedSender<LogOrder>,
@@ -79,7 +80,7 @@ impl NodeCore {
             engine: RefCell::new(engine),
             clock,
             mesh: OnceCell::new(),
-            flush: Notify::new(),
+            flush: Wake::default(),
             doors: RefCell::new(HashMap::new()),
             next_door: Cell::new(1),
             log_orders,
@@ -95,7 +96,7 @@ impl NodeCore {
         let result = input(&mut engine, self.0.clock.now());
         // Reads, and writes that no other copy needs, leave nothing behind.
         if engine.wants_flush() {
-            self.0.flush.notify_one();
+            self.0.flush.notify();
         }
         result
     }

@@ -5,6 +5,7 @@
 
 use super::{Door, NodeCore};
 use crate::config::NodeConfig;
+use crate::drivers::wake::Wake;
 use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::node::Engine;
 use crate::engine::op;
@@ -24,7 +25,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 /// Read so much at a time at least.
@@ -77,7 +77,7 @@ fn add(cell: &Cell<u64>, more: u64) {
 /// One connection, as replies and other connections see it.
 struct RespDoor {
     replies: RefCell<VecDeque<(u64, ReplyBytes)>>,
-    wake: Notify,
+    wake: Wake,
     info: RefCell<ClientInfo>,
     waits: Cell<bool>,
     killed: Cell<bool>,
@@ -86,7 +86,7 @@ struct RespDoor {
 impl Door for RespDoor {
     fn complete(&self, number: u64, reply: ReplyBytes) {
         self.replies.borrow_mut().push_back((number, reply));
-        self.wake.notify_one();
+        self.wake.notify();
     }
 }
 
@@ -175,7 +175,7 @@ impl RespFront {
             );
             let door = Rc::new(RespDoor {
                 replies: RefCell::new(VecDeque::new()),
-                wake: Notify::new(),
+                wake: Wake::default(),
                 info: RefCell::new(connection.info()),
                 waits: Cell::new(false),
                 killed: Cell::new(false),
@@ -224,6 +224,8 @@ impl RespFront {
             let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
             input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
             tokio::select! {
+                // Replies are taken after every read, too.
+                biased;
                 count = read.read_buf(input), if wants_input => {
                     let count = count?;
                     if count == 0 {
@@ -258,7 +260,7 @@ impl RespFront {
     pub fn close_all(&self) {
         for door in self.doors.borrow().values() {
             door.killed.set(true);
-            door.wake.notify_one();
+            door.wake.notify();
         }
     }
 }
@@ -462,7 +464,7 @@ impl Host for RespHost<'_> {
     fn kill(&mut self, connection: ConnectionId) {
         if let Some(door) = self.front.doors.borrow().get(&connection.0) {
             door.killed.set(true);
-            door.wake.notify_one();
+            door.wake.notify();
         }
     }
 

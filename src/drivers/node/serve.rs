@@ -83,7 +83,7 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// A node that runs on this thread's `LocalSet`.
+/// A node that runs on this thread's `LocalRuntime`.
 pub struct RunningNode {
     core: NodeCore,
     mesh: Mesh,
@@ -93,7 +93,7 @@ pub struct RunningNode {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Binds everything and starts all tasks. Must be called inside a `LocalSet` of a current_thread
+/// Binds everything and starts all tasks. Must be called inside a `LocalRuntime`: a current_thread
 /// runtime.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use super::handshake::{self, CloseCode, DownReason};
 use super::hello::Hello;
 use super::mesh::{Refusal, RequestError, Shared};
+use crate::drivers::wake::Wake;
 use crate::engine::frame::{Class, FRAME_PREFIX_BYTES, FrameDecoder, encode_frames};
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, WriteError};
@@ -54,7 +55,7 @@ struct Outbox {
     frames: RefCell<Vec<Bytes>>,
     /// Bytes not taken by QUIC yet, prefixes included.
     bytes: Cell<usize>,
-    wake: Notify,
+    wake: Wake,
 }
 
 impl Link {
@@ -93,7 +94,7 @@ impl Link {
         let mut frames = outbox.frames.borrow_mut();
         frames.push(frame);
         if frames.len() == 1 {
-            outbox.wake.notify_one();
+            outbox.wake.notify();
         }
         true
     }
@@ -106,7 +107,7 @@ impl Link {
     pub(super) async fn flush(&self) {
         self.finishing.set(true);
         for outbox in &self.outboxes {
-            outbox.wake.notify_one();
+            outbox.wake.notify();
         }
         while self.writers.get() > 0 {
             self.writer_finished.notified().await;
@@ -132,6 +133,7 @@ pub(super) fn start(shared: &Rc<Shared>, link: &Rc<Link>) {
     spawn_local(async move {
         let reason = DownReason::from(link.connection.closed().await);
         link.is_up.set(false);
+        link.outboxes.iter().for_each(|outbox| outbox.wake.notify());
         count_bytes(&shared, &link);
         shared.bring_down(&link, reason);
     });
@@ -190,13 +192,11 @@ async fn write_frames(shared: &Shared, link: &Link, class: Class) -> Result<(), 
     loop {
         std::mem::swap(&mut frames, &mut *outbox.frames.borrow_mut());
         if frames.is_empty() {
-            if link.finishing.get() {
+            if link.finishing.get() || !link.is_up.get() {
                 break;
             }
-            tokio::select! {
-                () = outbox.wake.notified() => continue,
-                error = link.connection.closed() => return Err(error.into()),
-            }
+            outbox.wake.notified().await;
+            continue;
         }
         if stream.is_none() {
             let mut opened = link.connection.open_uni().await?;

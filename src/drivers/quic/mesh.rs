@@ -153,7 +153,7 @@ pub enum RequestError {
     Refused(String),
 }
 
-/// The links to all peers. Cheap to clone; lives on one thread, inside a `LocalSet`.
+/// The links to all peers. Cheap to clone; lives on one thread, inside a `LocalRuntime`.
 #[derive(Clone)]
 pub struct Mesh(pub(super) Rc<Shared>);
 
@@ -176,7 +176,7 @@ pub(super) struct Shared {
 }
 
 impl Mesh {
-    /// Binds the socket and starts to listen. Must be called inside a `LocalSet`.
+    /// Binds the socket and starts to listen. Must be called inside a `LocalRuntime`.
     ///
     /// # Errors
     /// The address can't be bound, the name is too long, or the trust is not a node's.

@@ -9,7 +9,7 @@
 //! connection and its tasks; `accept` and `maintain` bring links up; `handshake` exchanges hellos;
 //! `transport` holds QUIC's settings, [`raw`] is those alone; [`client`] is the dialling side of the client library.
 //!
-//! Everything but the client side runs on one current_thread runtime inside a `LocalSet`: quinn
+//! Everything but the client side runs on one current_thread runtime inside a `LocalRuntime`: quinn
 //! batches well there, and nothing needs a lock.
 
 mod accept;

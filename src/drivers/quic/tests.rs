@@ -160,11 +160,9 @@ fn trust(secret: &str) -> Trust {
     Trust::from_secret(&Secret::new(secret).unwrap()).unwrap()
 }
 
-/// Runs a test as the node runs: one thread, one `LocalSet`.
+/// Runs a test as the node runs: on one thread.
 fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    crate::drivers::runtime().unwrap().block_on(async {
         tokio::time::timeout(DEADLINE, test).await.expect("the test takes too long");
     });
 }
@@ -304,9 +302,8 @@ fn doomed_node(node: NodeId, listen: SocketAddr) -> (SocketAddr, impl FnOnce()) 
     let (kill, killed) = oneshot::channel::<()>();
     let (report, reported) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let local = tokio::task::LocalSet::new();
-        let doomed = local.block_on(&runtime, async {
+        let runtime = crate::drivers::runtime().unwrap();
+        let doomed = runtime.block_on(async {
             let doomed = TestNode::with(node, |config| config.listen = listen);
             report.send(doomed.addr).unwrap();
             let _ = killed.await;
@@ -314,7 +311,7 @@ fn doomed_node(node: NodeId, listen: SocketAddr) -> (SocketAddr, impl FnOnce()) 
         });
         // The runtime goes first: what is dropped after it can't say goodbye.
         drop(runtime);
-        drop((local, doomed));
+        drop(doomed);
     });
     let addr = reported.recv().unwrap();
     let die = move || {

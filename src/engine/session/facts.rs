@@ -114,7 +114,8 @@ impl ClientInfo {
         for (old, new) in
             [(&mut self.name, name), (&mut self.lib_name, lib_name), (&mut self.lib_version, lib_version)]
         {
-            if old != new {
+            // Most are empty, and not worth a comparison's call.
+            if (old.len(), new.len()) != (0, 0) && old != new {
                 old.clone_from(new);
             }
         }
