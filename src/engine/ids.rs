@@ -113,20 +113,22 @@ impl PartitionId {
 }
 
 impl Incarnation {
-    /// The first life of a cluster: random bits name the lineage, 16 bits count its lives. Below
-    /// 2⁶³, so that a signed integer holds it in replies.
+    /// The first life of a cluster: 32 random bits name the lineage, 16 count its lives, 16 tell apart
+    /// lives that different survivors began. Below 2⁶³, so that a signed integer holds it in replies.
     pub fn first(entropy: u64) -> Incarnation {
-        Incarnation((entropy >> 1 | 1 << 62) & !0xFFFF)
+        Incarnation((entropy >> 1 | 1 << 62) & !0xFFFF_FFFF)
     }
 
-    /// The next life of the same cluster.
-    pub fn successor(self) -> Incarnation {
-        Incarnation(self.0 + 1)
+    /// The next life of the same cluster, as `carrier` begins it. Another one may do so at the same time,
+    /// out of reach: theirs are never equal, but for 1 in 65,536.
+    pub fn successor(self, carrier: NodeId) -> Incarnation {
+        let by = carrier.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        Incarnation((((self.0 >> 16) + 1) << 16) | by)
     }
 
     /// Whether both are lives of one cluster. Tables of another lineage are never taken.
     pub fn same_lineage(self, other: Incarnation) -> bool {
-        self.0 >> 16 == other.0 >> 16
+        self.0 >> 32 == other.0 >> 32
     }
 }
 
@@ -134,6 +136,13 @@ impl Epoch {
     /// The next reign.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
+    }
+}
+
+impl TableVersion {
+    /// The version after the next entry.
+    pub fn next(self) -> TableVersion {
+        TableVersion(self.0 + 1)
     }
 }
 
@@ -223,6 +232,15 @@ mod tests {
         assert_eq!(Slot::of(b"foo{}{bar}"), Slot(crc16(b"foo{}{bar}") % SLOT_COUNT));
         assert_eq!(Slot::of(b"foo{{bar}}zap"), Slot(crc16(b"{bar") % SLOT_COUNT));
         assert_eq!(Slot::of(b"foo{bar}{zap}"), Slot::of(b"bar"));
+    }
+
+    #[test]
+    fn lives_of_a_cluster_grow_and_tell_who_began_them() {
+        let first = Incarnation::first(u64::MAX);
+        let (one, other) = (first.successor(NodeId(7)), first.successor(NodeId(8)));
+        assert!(first < one && first < other && one != other);
+        assert!(one.max(other) < one.min(other).successor(NodeId(9)));
+        assert!(first.same_lineage(one.successor(NodeId(8))) && !first.same_lineage(Incarnation::first(3)));
     }
 
     #[test]

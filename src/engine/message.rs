@@ -140,6 +140,15 @@ pub enum Message<'a> {
         /// After the last part: what the former copy becomes.
         end: Option<OverlayEnd<'a>>,
     },
+    /// A part of an overlay was taken over.
+    OverlayAck {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch promised for its recovery.
+        epoch: Epoch,
+        /// The part.
+        number: u32,
+    },
     /// The whole table.
     Table(Box<Table>),
     /// The table's next step, for who has the one before.

@@ -39,7 +39,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Those that the simulator has to catch.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::SkipEpochCheck,
         Mutant::AcknowledgeEarly,
         Mutant::IgnoreLease,
@@ -50,12 +50,9 @@ impl Mutant {
         Mutant::LoseLastQueued,
         Mutant::PromoteLowest,
         Mutant::ResurrectDeleted,
+        Mutant::LeaseDespiteSeal,
         Mutant::CompleteTooEarly,
     ];
-
-    /// Those that it doesn't catch yet: between promise and new reign lie milliseconds, and whoever lacks
-    /// the table of the new reign gets no lease in any case.
-    pub const UNNOTICED: [Mutant; 1] = [Mutant::LeaseDespiteSeal];
 }
 
 /// The mutant that an engine is, if any.

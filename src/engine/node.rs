@@ -13,6 +13,8 @@ mod orders;
 mod routing;
 mod timers;
 
+pub use timers::OnlyHere;
+
 use super::config::EngineConfig;
 use super::controller::{Controller, ControllerConfig, ControllerOutput, ControllerStatus, Report};
 use super::frame::Class;
@@ -76,6 +78,8 @@ pub struct Engine {
     leader_lost_us: Option<u64>,
     leaving: bool,
     left: bool,
+    /// When it was last said what would be lost by leaving.
+    warned_us: u64,
     pending_seals: Vec<PendingSeal>,
     outputs: VecDeque<Output>,
     maintained: BTreeMap<NodeId, SocketAddr>,
@@ -129,6 +133,7 @@ impl Engine {
             leader_lost_us: None,
             leaving: false,
             left: false,
+            warned_us: 0,
             pending_seals: Vec::new(),
             outputs: VecDeque::new(),
             maintained: BTreeMap::new(),

@@ -104,6 +104,8 @@ pub struct Peer {
     in_flight: VecDeque<InFlight>,
     next_number: u64,
     batch_sent_us: u64,
+    /// When the latest batch was sent that it has answered.
+    answered_us: u64,
     lease_until_us: u64,
     granted_until_us: u64,
     /// Partitions promised away from this peer, until the table shows the change.
@@ -382,6 +384,9 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.table_version = peer.table_version.max(ack.table_version);
         // An echo from the future is no clock of ours: a broken or hostile peer.
+        if ack.echo_us <= now_us {
+            peer.answered_us = peer.answered_us.max(ack.echo_us);
+        }
         if ack.granted && ack.echo_us <= now_us {
             let until = ack.echo_us + self.config.lease_us - self.config.lease_margin_us;
             peer.lease_until_us = peer.lease_until_us.max(until);
@@ -424,6 +429,12 @@ impl Peers {
         if peer.linked {
             message::append(&Message::Ack(ack), &mut peer.urgent);
         }
+    }
+
+    /// When the latest batch was sent that `node` has answered, granting a lease or not: it was there
+    /// then, and heard this node.
+    pub fn answered_us(&self, node: NodeId) -> u64 {
+        self.peers.get(&node).map_or(0, |peer| peer.answered_us)
     }
 
     /// Until when this node holds a read lease from `node`.

@@ -10,6 +10,10 @@ use super::partition::primary::Asker;
 use super::shared::Parked;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+/// How much longer than its primary the node that was asked waits: a clean refusal at the end of the
+/// primary's patience is still on its way then.
+const ANSWER_US: u64 = 1_000_000;
+
 /// A forwarded operation, until its answer comes.
 #[derive(Clone, Debug)]
 pub struct Forwarded {
@@ -19,7 +23,7 @@ pub struct Forwarded {
     pub op: OwnedOp,
     /// Whom it was sent to.
     pub to: NodeId,
-    /// When patience ends.
+    /// When its primary's patience ends; the answer may take a little longer.
     pub deadline_us: u64,
 }
 
@@ -48,7 +52,7 @@ impl Router {
     /// Notes a forwarded operation and numbers it.
     pub fn forward(&mut self, forwarded: Forwarded) -> u64 {
         self.next_id += 1;
-        self.by_deadline.push_back((forwarded.deadline_us, self.next_id));
+        self.by_deadline.push_back((forwarded.deadline_us + ANSWER_US, self.next_id));
         self.forwarded.insert(self.next_id, forwarded);
         self.next_id
     }
@@ -70,7 +74,7 @@ impl Router {
         ids.into_iter().filter_map(|id| self.forwarded.remove(&id)).collect()
     }
 
-    /// Takes the forwarded operations whose patience has ended.
+    /// Takes the forwarded operations whose answer is overdue.
     pub fn expired(&mut self, now_us: u64) -> Vec<Forwarded> {
         let mut expired = Vec::new();
         while let Some(&(deadline_us, id)) = self.by_deadline.front()

@@ -13,6 +13,7 @@ use super::stats::Stats;
 use super::store::{Arena, Shard};
 use super::table::{Assignment, ClusterSettings, MemberStatus, Survival, Table};
 use super::time::Now;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -41,8 +42,8 @@ pub struct Shared {
     pub(super) completions: VecDeque<(Ticket, ReplyBytes)>,
     pub(super) dirty: Vec<PartitionId>,
     pub(super) restless: BTreeSet<PartitionId>,
-    /// Since when this node has lost the majority of the members, which it needs.
-    pub(super) minority_since_us: Option<u64>,
+    /// Until when this node may take itself for part of the majority that it needs.
+    majority_until_us: u64,
     pub(super) woken: BTreeSet<PartitionId>,
     pub(super) reports: Vec<Report>,
     pub(super) pulls: BTreeSet<NodeId>,
@@ -94,7 +95,7 @@ impl Shared {
             completions: VecDeque::new(),
             dirty: Vec::new(),
             restless: BTreeSet::new(),
-            minority_since_us: None,
+            majority_until_us: u64::MAX,
             woken: BTreeSet::new(),
             reports: Vec::new(),
             pulls: BTreeSet::new(),
@@ -158,10 +159,16 @@ impl Shared {
         (self.now.mono_us + self.config.patience_us).saturating_sub(deadline_us)
     }
 
+    /// Whether a majority of the members answered within the time of a lease, where one is needed to go
+    /// on: without it nothing is acknowledged or read here, whoever holds the copies.
+    pub fn sees_majority(&self) -> bool {
+        self.now.mono_us < self.majority_until_us
+    }
+
     /// Whether this node has lost the majority, which it needs, and not just for a moment.
     pub fn in_minority(&self) -> bool {
         let patience_us = self.config.minority_patience_us;
-        self.minority_since_us.is_some_and(|since_us| self.now.mono_us >= since_us + patience_us)
+        self.now.mono_us >= self.majority_until_us.saturating_add(patience_us)
     }
 
     /// How long operations wait now.
@@ -179,15 +186,27 @@ impl Shared {
         self.peers.leader.is_some_and(|leader| leader == self.me || self.peers.linked(leader))
     }
 
-    /// Notices whether this node, which needs a majority to go on, is among the few.
+    /// Looks at how long this node, if it needs a majority to go on, has one.
     pub(super) fn look_for_majority(&mut self) {
-        let members = || self.table.members.values().filter(|member| member.status != MemberStatus::Down);
-        let linked = members().filter(|member| member.node == self.me || self.peers.linked(member.node));
-        let minority = self.table.goes_by_majority()
-            && self.table.members.contains_key(&self.me)
-            && linked.count() * 2 <= members().count();
-        let since_us = self.minority_since_us.unwrap_or(self.now.mono_us);
-        self.minority_since_us = minority.then_some(since_us);
+        let table = &self.table;
+        if !table.goes_by_majority() || !table.members.contains_key(&self.me) {
+            self.majority_until_us = u64::MAX;
+            return;
+        }
+        let members = table.members.values().filter(|member| member.status != MemberStatus::Down);
+        let mut answered_us: SmallVec<[u64; 16]> = members
+            .filter(|member| member.node != self.me)
+            .map(|member| self.peers.answered_us(member.node))
+            .collect();
+        // With this node, so many make more than half.
+        let needed = answered_us.len().div_ceil(2);
+        self.majority_until_us = match needed.checked_sub(1) {
+            None => u64::MAX,
+            Some(index) => {
+                let (_, &mut weakest_us, _) = answered_us.select_nth_unstable_by(index, |a, b| b.cmp(a));
+                weakest_us + self.config.peers.lease_us
+            }
+        };
     }
 
     /// When the patience of an operation that arrives now ends.

@@ -122,6 +122,9 @@ pub struct Assignment {
     pub isr: Vec<NodeId>,
     /// Attached to every write, not yet complete.
     pub learners: Vec<NodeId>,
+    /// The version of the table with which each learner was attached: it names the attachment. What was
+    /// said of an earlier one says nothing of this.
+    pub since: BTreeMap<NodeId, TableVersion>,
     /// Replicas counted out that, with what the learners have taken since, may still hold every
     /// acknowledged write. While there are any, the primary reads and commits only with a learner.
     pub former: Vec<Former>,
@@ -204,6 +207,8 @@ pub enum TableChange {
         epoch: Epoch,
         /// The learner.
         node: NodeId,
+        /// Its attachment, as [`Assignment::since`] names it.
+        since: TableVersion,
     },
     /// A complete copy that is not the primary is no longer needed, or its holder is gone.
     ///
@@ -349,6 +354,12 @@ impl Table {
         self.members.values().filter(|member| member.is_owner())
     }
 
+    /// The members that could take over what others leave behind, now or when they, or somebody in their
+    /// place, are back.
+    pub fn heirs(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.weight > 0 && member.status != MemberStatus::Leaving)
+    }
+
     /// Copies each partition should have now: `replicas`, or one on each owner if they are fewer.
     pub fn replicas_wanted(&self) -> usize {
         usize::from(self.settings.replicas).min(self.owners().count())
@@ -403,6 +414,11 @@ impl Assignment {
     /// Whether `node` holds a copy, complete or not.
     pub fn holds(&self, node: NodeId) -> bool {
         self.isr.contains(&node) || self.learners.contains(&node)
+    }
+
+    /// Names the attachment of a learner; `None` if it isn't one.
+    pub fn attachment(&self, node: NodeId) -> Option<TableVersion> {
+        self.since.get(&node).copied()
     }
 
     /// Everybody who must acknowledge a write: the in-sync replicas, then the learners.

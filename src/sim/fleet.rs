@@ -299,7 +299,8 @@ impl Fleet {
         for (id, (before, after)) in ids.zip(self.table.partitions.iter().zip(&table.partitions)) {
             for &learner in after.learners.iter().filter(|learner| !before.learners.contains(learner)) {
                 let (partition, epoch) = (id, after.epoch);
-                let report = Report::Completed { partition, epoch, learner };
+                let since = after.since[&learner];
+                let report = Report::Completed { partition, epoch, learner, since };
                 self.scheduled += 1;
                 let key = (self.now_us + FILL_US, self.scheduled);
                 self.events.insert(key, Event::Report(after.primary, report));

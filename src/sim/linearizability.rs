@@ -96,6 +96,19 @@ impl History {
         }
     }
 
+    /// Records that an operation was answered by a part of the cluster that was given up since: a read
+    /// says nothing, a write may or may not have got about before.
+    pub fn cut_off(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.slot(&ticket)
+            && let Some(operation) = slot
+        {
+            match operation.op {
+                Op::Get => *slot = None,
+                _ => operation.answer = None,
+            }
+        }
+    }
+
     fn slot(&mut self, ticket: &Ticket) -> Option<&mut Option<Operation>> {
         self.keys.get_mut(&ticket.key)?.get_mut(ticket.at)
     }

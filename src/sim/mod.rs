@@ -7,10 +7,12 @@
 //! - [`cluster`]: engines, events and time.
 //! - [`scenario`]: one run from a seed, on its [`terms`], with its [`faults`] and the clients of
 //!   [`workload`].
+//!   [`branches`]: who went on from what when a small cluster was split.
 //! - [`campaign`]: many runs on all cores. [`fleet`]: a thousand nodes without data.
 //! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
 
 pub mod agreed_log;
+pub mod branches;
 pub mod campaign;
 pub mod checks;
 pub mod clock;
@@ -18,6 +20,8 @@ pub mod cluster;
 mod counts;
 pub mod faults;
 pub mod fleet;
+#[cfg(test)]
+mod leave_tests;
 pub mod linearizability;
 pub mod network;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::engine::table::{ClusterSettings, Survival};
 use std::collections::BTreeMap;
 
 const KEYS: u64 = 800;
+const CHUNK_BYTES: usize = 512;
+const WINDOW_BYTES: usize = 1_024;
 
 /// Clients that write all the time, and what they know.
 struct Writers {
@@ -79,14 +81,19 @@ struct Stage {
     cluster: Cluster,
     writers: Writers,
     nodes: Vec<NodeId>,
+    /// The most that one node had under way to former copies.
+    overlays_bytes_max: usize,
 }
 
 impl Stage {
     /// Four nodes over a slow network, with something to copy.
     fn new(seed: u64) -> Stage {
         let network = NetworkConfig { delay_us_min: 5_000, delay_us_max: 20_000, ..NetworkConfig::default() };
-        let config =
-            EngineConfig { chunk_bytes: 512, snapshot_window_bytes: 1_024, ..EngineConfig::default() };
+        let config = EngineConfig {
+            chunk_bytes: CHUNK_BYTES,
+            snapshot_window_bytes: WINDOW_BYTES,
+            ..EngineConfig::default()
+        };
         let settings =
             ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
         let mut cluster = Cluster::new(seed, network, config, settings);
@@ -98,7 +105,7 @@ impl Stage {
             acknowledged: BTreeMap::new(),
             unsure: BTreeMap::new(),
         };
-        let mut stage = Stage { cluster, writers, nodes };
+        let mut stage = Stage { cluster, writers, nodes, overlays_bytes_max: 0 };
         for i in 0..KEYS {
             stage.writers.write(&mut stage.cluster, stage.nodes[0], &format!("k{i}"), 200);
         }
@@ -150,7 +157,16 @@ impl Stage {
         }
         let exposed = exposed(&self.cluster);
         self.cluster.crash(dies);
-        self.cluster.run(8 * SECOND_US);
+        let end_us = self.cluster.now().mono_us + 8 * SECOND_US;
+        while self.cluster.now().mono_us < end_us {
+            self.cluster.run(5_000);
+            let in_flight = |node: &NodeId| {
+                let partitions = self.cluster.engine(*node).partitions();
+                partitions.iter().map(|partition| partition.overlay_in_flight_bytes()).sum::<usize>()
+            };
+            let most = self.cluster.live().iter().map(in_flight).max().unwrap_or_default();
+            self.overlays_bytes_max = self.overlays_bytes_max.max(most);
+        }
         let Some(table) = self.cluster.agreed() else { return 0 };
         let dead = exposed.iter().filter(|&&id| table.is_dead(id)).count();
         assert!(self.cluster.run_until(60 * SECOND_US, whole), "{:?}", self.cluster.agreed());
@@ -175,6 +191,9 @@ fn recovers(seeds: std::ops::Range<u64>, writes: bool) -> usize {
         let Some((bystander, voter)) = pairs(&stage) else { continue };
         let (away, dies) = if seed % 2 == 0 { (bystander, voter) } else { (voter, bystander) };
         dead += stage.lose_both(away, dies, writes);
+        // A part is begun while the window has room, for each of two others.
+        let bound = 2 * (WINDOW_BYTES + 2 * CHUNK_BYTES);
+        assert!(stage.overlays_bytes_max <= bound, "{} bytes at once", stage.overlays_bytes_max);
     }
     dead
 }

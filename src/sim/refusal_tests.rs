@@ -177,7 +177,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
     forge(&mut cluster, primary, third, None, &[Message::Order(order)]);
 
     cluster.run(5 * SECOND_US);
-    assert!(whole(&cluster), "{:?}", super::checks::unsettled(&cluster));
+    assert!(whole(&cluster), "{:?}", super::checks::unsettled(&cluster, &[]));
     for i in 0..64u64 {
         let key = format!("k{i}");
         assert_eq!(call(&mut cluster, third, 1_000 + i, &[b"GET", key.as_bytes()]), b"$1\r\nv\r\n");
@@ -210,7 +210,7 @@ fn digests_find_a_corrupted_copy_and_it_is_rebuilt() {
         call(&mut cluster, primary, 10_000 + i, &[b"SET", key.as_bytes(), b"w"]);
         cluster.run(10_000);
     }
-    assert!(cluster.run_until(10 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+    assert!(cluster.run_until(10 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
     assert_eq!(cluster.engine(backup).stats().digest_mismatches, 1);
     assert_eq!(cluster.engine(primary).stats().digest_mismatches, 1);
     let equal: u64 = nodes.iter().map(|&node| cluster.engine(node).stats().digests_equal).sum();
@@ -263,7 +263,7 @@ fn writes_apart_from_the_cluster_are_counted_and_dropped() {
         assert_eq!(call(&mut cluster, other, 600 + i, &[b"SET", key.as_bytes(), b"kept"]), b"+OK\r\n");
     }
     cluster.network.heal();
-    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
     assert_eq!(cluster.engine(leader).stats().divergent, 20);
     assert_eq!(cluster.engine(other).stats().divergent, 0);
     for i in 0..20u64 {
@@ -285,6 +285,6 @@ fn large_values_fit_the_frames_that_copy_them() {
         assert_eq!(call(&mut cluster, first, i, &[b"SET", key.as_bytes(), &value]), b"+OK\r\n");
     }
     cluster.start();
-    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
     assert!(cluster.largest_frame_bytes < 5 << 20, "{} bytes", cluster.largest_frame_bytes);
 }

@@ -1,14 +1,15 @@
 //! One run: from a seed to a cluster, its faults, its clients and the verdict.
 
 use super::agreed_log::Committed;
-use super::checks::{Checks, Violation, unsettled};
+use super::checks::{Checks, Violation, lost, unsettled};
 use super::cluster::{Cluster, Step};
 use super::counts::counts;
 use super::faults::{FaultCounts, Faults};
 use super::network::NetworkConfig;
 use super::random::Random;
-use super::terms::Terms;
+use super::terms::{Course, Terms};
 use super::workload::{Outcomes, Workload};
+use crate::engine::ids::PartitionId;
 use crate::engine::mutants::Mutation;
 use std::ops::AddAssign;
 
@@ -71,6 +72,12 @@ counts! {
         pub expired: u64,
         /// Entries evicted.
         pub evicted: u64,
+        /// Former copies gone back to.
+        pub recovered: u64,
+        /// Writes that were taken apart from the cluster and dropped.
+        pub divergent: u64,
+        /// Partitions that stayed dead until their loss was accepted.
+        pub dead: u64,
     }
 }
 
@@ -85,6 +92,8 @@ const WHOLE_US: u64 = 30 * SECOND_US;
 const HEALED_DELAY_US_MAX: u64 = 5_000;
 /// Before the first fault.
 const FORMING_US: u64 = 5 * SECOND_US;
+/// Whoever asks for a dead partition hears so within this time.
+const MOURNING_US: u64 = 10 * SECOND_US;
 /// After the last one, with clients at work.
 const CALM_US: u64 = 10 * SECOND_US;
 
@@ -125,7 +134,9 @@ struct Run {
     workload: Workload,
     checks: Checks,
     faults: Faults,
+    course: Course,
     nodes: usize,
+    dead: u64,
 }
 
 impl Run {
@@ -145,7 +156,8 @@ impl Run {
         cluster.wake_after(LOOK_US, LOOK);
         let workload = Workload::new(&mut cluster, terms.workload);
         cluster.wake_after(FORMING_US, FAULT);
-        Run { cluster, workload, checks: Checks::default(), faults, nodes }
+        let course = terms.course;
+        Run { cluster, workload, checks: Checks::default(), faults, course, nodes, dead: 0 }
     }
 
     fn go(&mut self, scenario: &Scenario) -> Result<Summary, Violation> {
@@ -158,17 +170,23 @@ impl Run {
             duplicate_per_million: 0,
             ..*network
         };
+        for node in self.cluster.live() {
+            self.cluster.input(node, |engine, _| engine.config_mut().snapshot_bytes_per_s = 0);
+        }
         let healed_us = self.cluster.now().mono_us;
         self.drive(CALM_US)?;
         self.workload.stop();
         self.settle(healed_us)?;
-        self.workload.audit(&mut self.cluster)?;
-        self.drive(2 * SECOND_US)?;
+        let dead = self.mourned();
+        self.workload.audit(&mut self.cluster, &dead)?;
+        self.drive(if dead.is_empty() { 2 * SECOND_US } else { MOURNING_US })?;
         if !self.workload.is_idle() {
             return Err(self.broken("liveness", "operations are still under way".into()));
         }
         self.workload.all_answered(&self.cluster)?;
         self.checks.across(&self.cluster)?;
+        self.workload.check_reported(&self.cluster)?;
+        self.bury(&dead)?;
         let (keys, undecided) = self.workload.explain(&self.cluster)?;
         Ok(Summary {
             trace: self.cluster.trace,
@@ -186,7 +204,7 @@ impl Run {
     }
 
     fn work(&self) -> Work {
-        let mut work = Work::default();
+        let mut work = Work { dead: self.dead, ..Work::default() };
         for sim in self.cluster.nodes.values() {
             let stats = sim.engine.stats();
             work.operations += stats.operations;
@@ -198,6 +216,8 @@ impl Run {
             work.parked += stats.parked;
             work.expired += stats.expired;
             work.evicted += stats.evicted;
+            work.recovered += stats.recovered;
+            work.divergent += stats.divergent;
         }
         work
     }
@@ -206,11 +226,42 @@ impl Run {
         Violation { invariant, detail, at_us: self.cluster.now().mono_us }
     }
 
+    /// The partitions that may be dead: those that lost all their copies where nodes die in a row.
+    fn mourned(&self) -> Vec<PartitionId> {
+        match self.course {
+            Course::Losses => lost(&self.cluster),
+            Course::Survivable | Course::Pair => Vec::new(),
+        }
+    }
+
+    /// An operator accepts the loss of what is dead: everything is whole again soon.
+    fn bury(&mut self, dead: &[PartitionId]) -> Result<(), Violation> {
+        self.dead = dead.len() as u64;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let named = |cluster: &Cluster| {
+            let mut leaders = cluster.live().into_iter().filter(|&node| cluster.engine(node).is_leading());
+            leaders.any(|node| cluster.engine(node).controller_status().dead == dead)
+        };
+        if !named(&self.cluster) {
+            return Err(self.broken("a dead partition says so", format!("the leader doesn't name {dead:?}")));
+        }
+        self.checks.excuse(dead);
+        let live = self.cluster.live();
+        if let Some(node) = self.cluster.random.pick(&live) {
+            self.cluster.input(node, |engine, now| engine.accept_loss(now));
+        }
+        self.settle(self.cluster.now().mono_us)
+    }
+
     /// Waits until everything is whole again.
     fn settle(&mut self, healed_us: u64) -> Result<(), Violation> {
         loop {
             self.drive(SECOND_US / 4)?;
-            let Some(reason) = unsettled(&self.cluster)
+            let dead = if self.dead == 0 { self.mourned() } else { Vec::new() };
+            self.workload.give_up(&dead);
+            let Some(reason) = unsettled(&self.cluster, &dead)
                 .or_else(|| (!self.workload.is_idle()).then(|| "operations are still under way".to_owned()))
             else {
                 return Ok(());
@@ -230,6 +281,7 @@ impl Run {
                 Step::Engine(node) => Some(node),
                 Step::Wake(LOOK) => {
                     self.checks.across(&self.cluster)?;
+                    self.workload.look(&self.cluster);
                     self.cluster.wake_after(LOOK_US, LOOK);
                     None
                 }

@@ -4,7 +4,9 @@ use super::cluster::Cluster;
 use super::network::NetworkConfig;
 use super::testing::{SECOND_US, call, reply, submit, whole};
 use crate::engine::config::EngineConfig;
+use crate::engine::controller::Order;
 use crate::engine::ids::{NodeId, PartitionId, Slot};
+use crate::engine::message::{self, Message};
 use crate::engine::table::{ClusterSettings, MemberStatus, Survival};
 
 /// Longer than a lost link takes to be noticed, a failover with it, and the patience of a minority.
@@ -65,6 +67,58 @@ fn a_minority_answers_soon_and_the_majority_serves() {
     cluster.network.heal();
     assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
     assert_eq!(call(&mut cluster, few[0], 4, &[b"GET", key.as_bytes()]), b"$8\r\nmajority\r\n");
+}
+
+/// Partitions with all their copies on the smaller side went on being served there.
+#[test]
+fn a_minority_serves_nothing_even_where_it_holds_all_copies() {
+    let (mut cluster, nodes) = cluster(9);
+    let (few, many) = nodes.split_at(2);
+    let (key, _) = key(&cluster, few[0], |backup| few.contains(&backup)).expect("such a partition");
+    assert_eq!(call(&mut cluster, few[0], 1, &[b"SET", key.as_bytes(), b"before"]), b"+OK\r\n");
+    cut(&mut cluster, few, many);
+    cluster.run(2 * SECOND_US);
+    for (number, args) in [
+        (2, &[&b"SET"[..], key.as_bytes(), b"late"][..]),
+        (3, &[b"GET", key.as_bytes()]),
+        (4, &[b"RD.GETFENCED", key.as_bytes()]),
+    ] {
+        assert_eq!(submit(&mut cluster, few[0], number, args), None, "answered in a minority");
+    }
+    cluster.run(SECOND_US);
+    for number in 2..5 {
+        let refused = reply(&mut cluster, number).expect("an answer");
+        assert!(refused.starts_with(b"-CLUSTERDOWN"), "{}", refused.escape_ascii());
+    }
+    cluster.network.heal();
+    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    assert_eq!(call(&mut cluster, few[0], 5, &[b"GET", key.as_bytes()]), b"$6\r\nbefore\r\n");
+}
+
+/// A write that its primary refused at the end of its patience was in doubt to the client: the node
+/// that had forwarded it gave it up a moment before.
+#[test]
+fn a_forwarded_write_that_is_refused_at_last_is_not_in_doubt() {
+    let (mut cluster, nodes) = cluster(10);
+    let table = cluster.agreed().expect("a table").clone();
+    let (partition, assignment) = table.partition_ids().zip(&table.partitions).next().expect("a partition");
+    let (primary, epoch) = (assignment.primary, assignment.epoch);
+    let to = assignment.isr.iter().copied().find(|&node| node != primary).expect("a backup");
+    let origin = nodes.iter().copied().find(|node| !assignment.isr.contains(node)).expect("five nodes");
+    let (key, _) = key(&cluster, primary, |_| true).expect("such a key");
+    assert_eq!(table.partition_of(Slot::of(key.as_bytes())), partition);
+    // Drained for a handover that nobody can agree on, nor on its withdrawal.
+    let until_us = cluster.now().mono_us + 30 * SECOND_US;
+    cluster.log_config.unavailable_until_us = until_us;
+    let mut frame = Vec::new();
+    message::begin(table.incarnation, &mut frame);
+    message::append(&Message::Order(Order::Handover { partition, epoch, to }), &mut frame);
+    let frame = frame.into();
+    cluster.input(primary, |engine, now| engine.frame(now, to, &frame));
+    assert_eq!(submit(&mut cluster, origin, 1, &[b"SET", key.as_bytes(), b"v"]), None);
+    cluster.run(12 * SECOND_US);
+    let refused = reply(&mut cluster, 1).expect("an answer");
+    assert!(refused.starts_with(b"-TRYAGAIN"), "{}", refused.escape_ascii());
 }
 
 /// A backup that all but its primary reached held up its partition's writes for as long as that went on.

@@ -54,9 +54,34 @@ impl Clocks {
     }
 }
 
+/// What kind of trouble a run is about, and with it what clients may hold the cluster to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Within what is promised to be survived: everything acknowledged is there, everything is served.
+    Survivable,
+    /// Nodes die before copies are full again: what was acknowledged is there, or its partition is dead
+    /// for everybody to see.
+    Losses,
+    /// At most two members at a time, split and joined again: what is lost is what one side alone
+    /// acknowledged, and it says so.
+    Pair,
+}
+
+impl Course {
+    fn draw(random: &mut Random) -> Course {
+        match random.below(20) {
+            0..4 => Course::Losses,
+            4..7 => Course::Pair,
+            _ => Course::Survivable,
+        }
+    }
+}
+
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Terms {
+    /// What kind of trouble it is about.
+    pub course: Course,
     /// Nodes at the start.
     pub nodes: usize,
     /// The first so many of those that join have no data: they are witnesses.
@@ -78,10 +103,13 @@ pub struct Terms {
 impl Terms {
     /// Decides.
     pub fn draw(random: &mut Random) -> Terms {
-        let nodes = match random.below(20) {
-            0 => 1,
-            1 | 2 => 2,
-            _ => random.between(3, 6) as usize,
+        let course = Course::draw(random);
+        let nodes = match (course, random.below(20)) {
+            (Course::Pair, _) => 2,
+            (Course::Losses, _) => random.between(4, 6) as usize,
+            (Course::Survivable, 0) => 1,
+            (Course::Survivable, 1 | 2) => 2,
+            (Course::Survivable, _) => random.between(3, 6) as usize,
         };
         let network = NetworkConfig {
             delay_us_min: random.between(30, 300),
@@ -105,25 +133,35 @@ impl Terms {
             [Clocks::Right, Clocks::Right, Clocks::Skewed, Clocks::Jumping][random.below(4) as usize];
         // Memory runs out in some runs: what has a time to live goes first, or writes are refused.
         let scarce = random.per_million(200_000);
-        let evicts = scarce && random.per_million(600_000);
+        let eviction = match (scarce, random.below(5)) {
+            (true, 0) => Eviction::AllKeysLru,
+            (true, 1 | 2) => Eviction::VolatileTtl,
+            _ => Eviction::NoEviction,
+        };
+        // Copying takes its time where nodes die before it is done.
+        let lossy = course == Course::Losses;
+        let snapshot_bytes_per_s = if lossy { [0, 5_000, 20_000][random.below(3) as usize] } else { 0 };
         let engine = EngineConfig {
             bytes_max: if scarce { 128 << 10 } else { 0 },
-            eviction: if evicts { Eviction::VolatileTtl } else { Eviction::NoEviction },
+            eviction,
             // Small chunks and frequent comparisons, so that a short run sees many of them.
             chunk_bytes: 512,
-            snapshot_window_bytes: 8_192,
+            snapshot_window_bytes: if lossy { 1_024 } else { 8_192 },
+            snapshot_bytes_per_s,
             digest_period_us: 3_000_000,
             ..EngineConfig::default()
         };
         let workload = WorkloadConfig {
             clients: 5,
             think_us_max: [20_000, 60_000, 100_000][random.below(3) as usize],
-            value_bytes: if scarce { 200 } else { 0 },
+            value_bytes: if scarce || lossy { 200 } else { 0 },
             clock_spread_ms: clocks.spread_ms(),
-            evicts,
+            evicts: eviction != Eviction::NoEviction,
+            evicts_all: eviction == Eviction::AllKeysLru,
+            splits: course == Course::Pair,
         };
         let witnesses = usize::from(nodes >= 3 && random.per_million(100_000));
-        Terms { nodes, witnesses, settings, network, log, clocks, engine, workload }
+        Terms { course, nodes, witnesses, settings, network, log, clocks, engine, workload }
     }
 
     /// The seat of the next machine.

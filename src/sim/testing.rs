@@ -11,7 +11,7 @@ pub const SECOND_US: u64 = 1_000_000;
 
 /// Whether everything is served with all its copies, and nothing else is kept.
 pub fn whole(cluster: &Cluster) -> bool {
-    super::checks::unsettled(cluster).is_none()
+    super::checks::unsettled(cluster, &[]).is_none()
 }
 
 /// Gives a node a command under a number; the reply, if it came at once.

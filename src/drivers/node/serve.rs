@@ -16,7 +16,7 @@ use crate::engine::config::EngineConfig;
 use crate::engine::frame::Class;
 use crate::engine::ids::{Incarnation, NodeId};
 use crate::engine::membership::MembershipConfig;
-use crate::engine::node::Engine;
+use crate::engine::node::{Engine, OnlyHere};
 use crate::engine::peers::PeerConfig;
 use crate::engine::record;
 use crate::engine::store;
@@ -310,6 +310,11 @@ impl RunningNode {
             }
             progress(self.core.look(|engine, _| engine.held()));
             if Instant::now() >= deadline {
+                let only = self.core.look(|engine, _| engine.only_here());
+                if only.keys > 0 {
+                    let OnlyHere { partitions, keys } = only;
+                    tracing::error!(partitions, keys, "leaving with the only copies: what they hold is lost");
+                }
                 return false;
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), left.changed()).await;

@@ -1,6 +1,6 @@
 //! What members tell the controller, and what it orders them to do.
 
-use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 use crate::engine::table::MapDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ pub enum Report {
         epoch: Epoch,
         /// Who is complete.
         learner: NodeId,
+        /// Its attachment, as the table names it: it may have been given up and attached anew since.
+        since: TableVersion,
     },
     /// From the primary: drained, writes are queued, `to` may take over.
     HandoverReady {

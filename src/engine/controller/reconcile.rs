@@ -134,8 +134,8 @@ fn is_reached(owners: &[NodeId], assignment: &Assignment) -> bool {
     owners.first() == Some(&assignment.primary) && owners.iter().all(|node| assignment.isr.contains(node))
 }
 
-/// Forgets members: leavers that are done, or have nobody to leave to; and the dead that `expired`
-/// names.
+/// Forgets members: leavers that are done, or have nobody to leave to and nobody to wait for; and the dead
+/// that `expired` names.
 pub(super) fn retire(expired: impl Fn(NodeId) -> bool, draft: &mut Draft) {
     let candidates: Vec<NodeId> = draft
         .table
@@ -152,7 +152,7 @@ pub(super) fn retire(expired: impl Fn(NodeId) -> bool, draft: &mut Draft) {
         return;
     }
     let table = &draft.table;
-    let deserted = table.owners().next().is_none();
+    let deserted = table.heirs().next().is_none();
     let named: BTreeSet<NodeId> = table
         .partitions
         .iter()

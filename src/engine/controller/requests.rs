@@ -6,7 +6,7 @@
 use super::draft::Draft;
 use super::goal::Goal;
 use super::message::Report;
-use crate::engine::ids::{Epoch, NodeId, PartitionId};
+use crate::engine::ids::{Epoch, NodeId, PartitionId, TableVersion};
 use crate::engine::table::{
     Assignment, MAP_COUNT_MAX, MapDefinition, Member, MemberStatus, NAME_BYTES_MAX, Table, TableChange,
 };
@@ -22,7 +22,7 @@ const MAPS_MAX: usize = 64;
 pub(super) struct Requests {
     pub(super) joins: BTreeMap<NodeId, Member>,
     leaves: BTreeSet<NodeId>,
-    completed: BTreeMap<(PartitionId, NodeId), Epoch>,
+    completed: BTreeMap<(PartitionId, NodeId), (Epoch, TableVersion)>,
     ready: BTreeMap<PartitionId, (Epoch, NodeId)>,
     cancelled: BTreeMap<PartitionId, Epoch>,
     lagging: BTreeMap<(PartitionId, NodeId), Epoch>,
@@ -49,8 +49,13 @@ impl Requests {
             })
         };
         match report {
-            Report::Completed { partition, epoch, learner } if reigns(partition, epoch) => {
-                self.completed.insert((partition, learner), epoch);
+            Report::Completed { partition, epoch, learner, since } if reigns(partition, epoch) => {
+                let known = table.assignment(partition).and_then(|known| known.attachment(learner));
+                if known != Some(since) {
+                    // Of an attachment given up; or of one that isn't known here yet, and is told again.
+                    return Urgency::None;
+                }
+                self.completed.insert((partition, learner), (epoch, since));
                 Urgency::Soon
             }
             Report::HandoverReady { partition, epoch, to } if reigns(partition, epoch) => {
@@ -108,8 +113,8 @@ impl Requests {
             !table.is_retired(node) && table.members.get(&node).is_none_or(|known| differs(known, member))
         });
         self.leaves.retain(|&node| matches!(status(node), Some(MemberStatus::Up | MemberStatus::Down)));
-        self.completed.retain(|&(partition, node), &mut epoch| {
-            at(partition, epoch).is_some_and(|assignment| assignment.learners.contains(&node))
+        self.completed.retain(|&(partition, node), &mut (epoch, since)| {
+            at(partition, epoch).is_some_and(|assignment| assignment.attachment(node) == Some(since))
         });
         self.ready.retain(|&partition, &mut (epoch, _)| at(partition, epoch).is_some());
         self.cancelled.retain(|&partition, &mut epoch| at(partition, epoch).is_some());
@@ -147,8 +152,8 @@ impl Requests {
         pauses: &mut Pauses,
         draft: &mut Draft,
     ) {
-        for (&(partition, node), &epoch) in &self.completed {
-            draft.push(TableChange::Complete { partition, epoch, node });
+        for (&(partition, node), &(epoch, since)) in &self.completed {
+            draft.push(TableChange::Complete { partition, epoch, node, since });
         }
         for (&partition, &(epoch, to)) in &self.ready {
             if !draft.push(TableChange::Handover { partition, epoch, to }) {

@@ -309,7 +309,7 @@ impl Salvage {
 mod tests {
     use super::*;
     use crate::engine::controller::tests::cluster::{member, settings};
-    use crate::engine::ids::Incarnation;
+    use crate::engine::ids::{Incarnation, TableVersion};
     use crate::engine::table::{Former, MemberStatus};
 
     const P: PartitionId = PartitionId(0);
@@ -330,6 +330,7 @@ mod tests {
             primary: NodeId(1),
             isr: vec![NodeId(1)],
             learners: learners.to_vec(),
+            since: learners.iter().map(|&node| (node, TableVersion(1))).collect(),
             former: vec![Former { node: X, shared_until: Sequence(shared_until) }],
         };
         let mut asked = Asked::new(Epoch(5), 0, false);

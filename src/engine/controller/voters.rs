@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 ///
 /// One voter below three members, three from three, five from five. Current voters that live are
 /// kept, in the order of `current` (name the leader first); lost ones are replaced when somebody
-/// can replace them. Deaths never shrink the set below three; graceful leaves may. Never empty if
-/// `current` isn't.
+/// can replace them. Deaths never shrink the set below three; graceful leaves may. A set of which no
+/// majority answers is never chosen: whoever is away may be the very one that is needed. Never empty
+/// if `current` isn't.
 pub fn voters(table: &Table, current: &[NodeId], live: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
     let with = |status| table.members.values().filter(move |member| member.status == status);
     let up = with(MemberStatus::Up).count();
@@ -57,7 +58,8 @@ pub fn voters(table: &Table, current: &[NodeId], live: impl Fn(NodeId) -> bool) 
         // Two voters are worse than one: the loss of either stops both.
         chosen.pop();
     }
-    if chosen.is_empty() { current.to_vec() } else { chosen }
+    let answering = chosen.iter().filter(|&&node| able(node)).count();
+    if answering * 2 > chosen.len() { chosen } else { current.to_vec() }
 }
 
 fn quorum_size(members: usize) -> usize {

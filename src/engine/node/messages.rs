@@ -20,7 +20,8 @@ impl Engine {
             | Message::SnapshotDone { partition, .. }
             | Message::Digest { partition, .. }
             | Message::DigestMismatch { partition, .. }
-            | Message::Overlay { partition, .. } => Some(*partition),
+            | Message::Overlay { partition, .. }
+            | Message::OverlayAck { partition, .. } => Some(*partition),
             _ => None,
         };
         let Engine { shared, partitions, .. } = self;
@@ -48,6 +49,9 @@ impl Engine {
                 }
                 Message::Overlay { epoch, number, crc, records, end, .. } => {
                     partition.overlay(shared, from, epoch, number, crc, records, end);
+                }
+                Message::OverlayAck { epoch, number, .. } => {
+                    partition.overlay_acked(shared, from, epoch, number)
                 }
                 Message::Digest { .. } if !partition.follows(from) => shared.stats.refused.sender += 1,
                 Message::Digest { epoch, sequence, digest, .. } => {

@@ -10,6 +10,18 @@ use crate::engine::partition::primary::{Asker, IN_DOUBT};
 use crate::engine::table::{MemberStatus, TableChange};
 use crate::engine::time::Now;
 
+/// Complete copies that nobody else has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnlyHere {
+    /// Partitions.
+    pub partitions: usize,
+    /// Their keys.
+    pub keys: u64,
+}
+
+/// Who leaves and waits says so this often.
+const WARN_REPEAT_US: u64 = 5_000_000;
+
 impl Engine {
     pub(super) fn tick_partitions(&mut self) {
         let Engine { shared, partitions, .. } = self;
@@ -154,7 +166,9 @@ impl Engine {
                 && member.weight > 0
                 && (self.membership.is_alive(member.node) || self.shared.peers.linked(member.node))
         });
-        if self.leaving && !self.left && (!in_cluster || alone) {
+        // Nobody waits for who was never let in, or whose removal was not heard of.
+        let stranger = listed.is_none();
+        if self.leaving && !self.left && (stranger || alone) && !self.waits_for_heirs(now) {
             self.left = true;
             self.outputs.push_back(Output::Left);
         }
@@ -175,6 +189,51 @@ impl Engine {
                 self.outputs.push_back(Output::Voters(voters));
             }
         }
+    }
+
+    /// Whether a node that leaves and finds itself alone stays, for somebody to take what only it holds:
+    /// a member that is away and may come back, or be replaced. How long is up to whoever asked it to leave.
+    fn waits_for_heirs(&mut self, now: Now) -> bool {
+        let me = self.shared.me;
+        let only = self.only_here();
+        let heirs = self.shared.table.heirs().any(|member| member.node != me);
+        let waits = heirs && only.keys > 0;
+        if only.keys > 0 && (!waits || now.mono_us >= self.warned_us + WARN_REPEAT_US) {
+            self.warned_us = now.mono_us;
+            let OnlyHere { partitions, keys } = only;
+            match waits {
+                true => tracing::warn!(
+                    partitions,
+                    keys,
+                    "leaving, and nobody is there to take over what only this node holds; waiting"
+                ),
+                false => tracing::warn!(
+                    partitions,
+                    keys,
+                    "leaving as the last one: what this node holds is gone with it"
+                ),
+            }
+        }
+        waits
+    }
+
+    /// What would be lost with this node: no other member that lives has a complete copy of it.
+    pub fn only_here(&self) -> OnlyHere {
+        let (me, table) = (self.shared.me, &self.shared.table);
+        let reached = |node: NodeId| {
+            node != me
+                && table.is_live(node)
+                && (self.membership.is_alive(node) || self.shared.peers.linked(node))
+        };
+        let mut only = OnlyHere::default();
+        for (assignment, partition) in table.partitions.iter().zip(&self.partitions) {
+            let Some(copy) = &partition.copy else { continue };
+            if assignment.isr.contains(&me) && !assignment.isr.iter().any(|&node| reached(node)) {
+                only.partitions += 1;
+                only.keys += copy.shard.len() as u64;
+            }
+        }
+        only
     }
 
     /// The voters in force, as the agreed log says.
@@ -202,7 +261,7 @@ impl Engine {
             return;
         }
         self.leader_lost_us = None;
-        let incarnation = table.incarnation.successor();
+        let incarnation = table.incarnation.successor(me);
         tracing::warn!(%incarnation, "the rest of this small cluster is lost; going on alone");
         let mut next = (*table).clone();
         next.apply(&[TableChange::NewIncarnation(incarnation)]);

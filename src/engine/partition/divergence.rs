@@ -15,7 +15,29 @@ pub struct Parted {
     version: Version,
 }
 
+/// The records that were executed here, those of other reigns between two of one's own included.
+#[derive(Clone, Copy, Debug)]
+pub struct Led {
+    from: Sequence,
+    /// The clock when it began.
+    version: Version,
+    until: Sequence,
+}
+
 impl Copy {
+    /// A reign over this copy begins here.
+    pub(super) fn lead_from_here(&mut self) {
+        let (from, version) = (self.last, self.hlc.last());
+        self.led.get_or_insert(Led { from, version, until: from });
+    }
+
+    /// A reign over this copy ends here.
+    pub(super) fn led_until_here(&mut self) {
+        if let Some(led) = &mut self.led {
+            led.until = self.last;
+        }
+    }
+
     /// A node that has everything up to `acked` is no longer told of writes.
     pub(super) fn part_from(&mut self, node: NodeId, acked: Sequence, limits: &record::Limits) {
         let parted = self.parting(acked, limits);
@@ -33,17 +55,27 @@ impl Copy {
 }
 
 impl Partition {
-    /// How many records were written here that `carrier`, who went on with the cluster, never
+    /// How many records were executed here that `carrier`, who went on with the cluster, never
     /// acknowledged. Their keys are logged.
     pub fn divergent_writes(&self, shared: &Shared, carrier: NodeId) -> u64 {
-        let (Role::Primary(primary), Some(copy)) = (&self.role, &self.copy) else { return 0 };
-        let followed = primary.followers.iter().find(|follower| follower.node == carrier && follower.in_sync);
-        let parted = match (copy.parted.get(&carrier), followed) {
-            (Some(parted), _) => *parted,
-            (None, Some(follower)) => copy.parting(follower.acked, &shared.config.limits),
-            (None, None) => return 0,
+        let Some(copy) = &self.copy else { return 0 };
+        let Some(led) = copy.led else { return 0 };
+        let (parted, until) = match &self.role {
+            Role::Primary(primary) => {
+                let mut followers = primary.followers.iter();
+                let followed = followers.find(|follower| follower.node == carrier && follower.in_sync);
+                let parting = followed.map(|it| copy.parting(it.acked, &shared.config.limits));
+                // Who was never seen to follow has nothing of this reign.
+                let apart = Parted { sequence: led.from, version: led.version };
+                (copy.parted.get(&carrier).copied().or(parting).unwrap_or(apart), copy.last)
+            }
+            // Whoever leads now tells the rest.
+            Role::Follower { .. } | Role::Bystander => match copy.parted.get(&carrier) {
+                Some(parted) => (*parted, led.until),
+                None => return 0,
+            },
         };
-        let count = copy.last.0.saturating_sub(parted.sequence.0);
+        let count = until.0.saturating_sub(parted.sequence.0);
         if count > 0 && tracing::enabled!(tracing::Level::DEBUG) {
             let mut cursor = 0;
             loop {

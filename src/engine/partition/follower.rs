@@ -42,7 +42,9 @@ impl Partition {
             shared.stats.refused.sequence += 1;
             return Err(Refusal::Unknown);
         }
-        if let Some(staging) = &mut self.staging {
+        if let Some(staging) = &mut self.staging
+            && staging.copy.epoch == self.epoch
+        {
             return staging.records(shared, message);
         }
         let Some(copy) = &mut self.copy else { return Err(Refusal::Unknown) };

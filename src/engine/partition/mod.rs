@@ -29,9 +29,9 @@ use super::store::{Arena, Shard};
 use super::table::Assignment;
 use super::time::Now;
 use bytes::Bytes;
-use divergence::Parted;
+use divergence::{Led, Parted};
 use primary::{Primary, Unheard};
-use salvage::Merging;
+use salvage::{Merging, Passing};
 use snapshot::Staging;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -53,6 +53,8 @@ pub struct Partition {
     took: bool,
     /// What a former copy is being completed with.
     merging: Option<Merging>,
+    /// What is being passed on to a former copy.
+    passing: Option<Box<Passing>>,
     /// Whom the table in force here names as primary.
     primary: NodeId,
     /// Earlier primaries that may not know that they are, and may hold leases from here.
@@ -96,6 +98,8 @@ pub struct Copy {
     pub former: bool,
     /// In-sync replicas that were counted out of this primary's ack set, and where.
     parted: BTreeMap<NodeId, Parted>,
+    /// What was executed here: from the first reign over this copy to the end of the last.
+    led: Option<Led>,
 }
 
 /// The records that are not known to be committed, in groups as they were sent.
@@ -198,6 +202,7 @@ impl Copy {
             attempt: 0,
             former: false,
             parted: BTreeMap::new(),
+            led: None,
         }
     }
 
@@ -276,9 +281,15 @@ impl Partition {
             staging: None,
             took: false,
             merging: None,
+            passing: None,
             primary: NodeId(0),
             reigned: Vec::new(),
         }
+    }
+
+    /// Whom the table in force here names as primary.
+    pub fn primary(&self) -> NodeId {
+        self.primary
     }
 
     /// Whether this node is its primary.
@@ -293,6 +304,8 @@ impl Partition {
         }
         debug_assert!(assignment.epoch >= self.epoch, "epochs never go back within an incarnation");
         let new_epoch = assignment.epoch != self.epoch;
+        // The same primary's log goes on: what was taken of it stands, until it attaches this learner anew.
+        let goes_on = assignment.primary == self.primary && assignment.epoch == self.epoch.next();
         if new_epoch {
             self.note_reigned(shared, assignment);
         }
@@ -301,8 +314,11 @@ impl Partition {
         self.promised = self.promised.max(assignment.epoch);
         if new_epoch {
             shared.peers.reign_began(self.id, assignment.epoch, shared.table.version);
+            self.drop_passing(shared);
             // Every reign starts its learners anew, with attempts numbered by its own primary.
-            self.drop_staging(shared);
+            if !goes_on {
+                self.drop_staging(shared);
+            }
         }
 
         // A reign that starts from nothing voids whatever was held before.
@@ -410,6 +426,7 @@ impl Partition {
     pub fn reset(&mut self, shared: &mut Shared) {
         self.step_down(shared);
         self.role = Role::Bystander;
+        self.drop_passing(shared);
         self.drop_staging(shared);
         self.discard_copy(shared);
         self.epoch = Epoch(0);

@@ -40,6 +40,8 @@ pub struct Follower {
     pub node: NodeId,
     /// Whether the table lists it as in sync.
     pub in_sync: bool,
+    /// Names its attachment as a learner.
+    pub(super) since: TableVersion,
     /// In the ack set: in sync, or an attached learner.
     pub attached: bool,
     /// It has everything up to here.
@@ -192,7 +194,7 @@ impl Partition {
             if short {
                 return Executed::NotNow(Unavailable::CopiesShort);
             }
-            if shared.in_minority() && primary.is_separated(shared) {
+            if !shared.sees_majority() {
                 return Executed::NotNow(Unavailable::NoPrimary);
             }
             if let Some(id) = op.exactly_once
@@ -548,12 +550,6 @@ impl Primary {
         1 + self.followers.iter().filter(|follower| follower.attached).count()
     }
 
-    /// Whether there is no link to a member of the ack set.
-    fn is_separated(&self, shared: &Shared) -> bool {
-        let mut attached = self.followers.iter().filter(|follower| follower.attached);
-        attached.any(|follower| !shared.peers.linked(follower.node))
-    }
-
     /// Executed effects that have not left yet.
     pub fn unsent(&self) -> usize {
         self.log.count()
@@ -579,14 +575,15 @@ impl Primary {
     }
 
     /// Whether every member of the ack set lets this node read now; and every learner, attached or
-    /// not, while a former copy might be recovered with its help.
+    /// not, while a former copy might be recovered with its help. In a minority nobody reads.
     fn leased(&self, shared: &Shared) -> bool {
         let now_us = shared.now.mono_us;
-        self.followers
+        let leased = self
+            .followers
             .iter()
             .filter(|follower| follower.attached || self.replaceable)
-            .all(|follower| now_us < shared.peers.lease_until_us(follower.node))
-            || shared.config.mutation.is(Mutant::IgnoreLease)
+            .all(|follower| now_us < shared.peers.lease_until_us(follower.node));
+        (leased && shared.sees_majority()) || shared.config.mutation.is(Mutant::IgnoreLease)
     }
 
     /// Whether a reply may leave as far as its cover goes.
@@ -755,7 +752,7 @@ impl Primary {
 
     /// Answers waiters whose turn has come, in order.
     fn release(&mut self, shared: &mut Shared, copy: &Copy) {
-        if self.waiters.is_empty() {
+        if self.waiters.is_empty() || !shared.sees_majority() {
             return;
         }
         let (leased, short) = (self.leased(shared), self.is_short(shared));
@@ -872,6 +869,7 @@ impl Partition {
     /// Room in the snapshot window to `node`: goes on streaming to it.
     pub fn pump_to(&mut self, shared: &mut Shared, node: NodeId) {
         let id = self.id;
+        self.pump_overlay(shared, node);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         if let Some(index) =
             primary.followers.iter().position(|follower| follower.node == node && follower.attached)

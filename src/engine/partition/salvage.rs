@@ -12,6 +12,8 @@ use crate::engine::ids::{Epoch, NodeId};
 use crate::engine::message::{Message, OverlayEnd};
 use crate::engine::record;
 use crate::engine::shared::Shared;
+use crate::engine::store::Shard;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An overlay on its way in.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,22 @@ pub struct Merging {
     from: NodeId,
     next: u32,
 }
+
+/// An overlay on its way out.
+pub struct Passing {
+    epoch: Epoch,
+    to: NodeId,
+    /// Parts that are made already, before the entries.
+    changes: VecDeque<Vec<u8>>,
+    cursor: u64,
+    next: u32,
+    ended: bool,
+    unacked: BTreeMap<u32, usize>,
+    progress_us: u64,
+}
+
+/// An overlay without progress for so long is begun again when it is asked for again.
+const REPEAT_US: u64 = 1_000_000;
 
 impl Partition {
     /// Promises `epoch` and says what is held here; `None` if that epoch is no longer ahead.
@@ -45,32 +63,97 @@ impl Partition {
         })
     }
 
-    /// Passes what was taken as a learner on to `to`, who promised the same epoch.
+    /// Passes what was taken as a learner on to `to`, who promised the same epoch. Asked again, it begins
+    /// again only where nothing came of it for a while.
     pub fn pass_overlay(&mut self, shared: &mut Shared, epoch: Epoch, to: NodeId) {
         if epoch != self.promised || epoch <= self.epoch {
             return;
         }
         let Some(staging) = &self.staging else { return };
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        staging.overlay(&shared.arena, shared.config.chunk_bytes, &mut parts);
-        let mut dedup = Vec::new();
-        staging.copy.dedup.encode(&mut dedup);
-        let end = OverlayEnd { last: staging.copy.last, clock: staging.copy.hlc.last(), dedup: &dedup };
-        if to == shared.me {
-            let me = shared.me;
-            for (number, records) in (0..).zip(&parts) {
-                let end = (number as usize + 1 == parts.len()).then_some(end);
-                let crc = crc32fast::hash(records);
-                merge_into(&mut self.copy, &mut self.merging, shared, me, number, crc, records, end);
-            }
-            shared.report(Report::Merged { partition: self.id, epoch, learner: me });
+        let now_us = shared.now.mono_us;
+        let under_way = self.passing.as_ref().is_some_and(|passing| {
+            (passing.epoch, passing.to) == (epoch, to) && now_us < passing.progress_us + REPEAT_US
+        });
+        if under_way {
             return;
         }
-        for (number, records) in (0..).zip(&parts) {
-            let end = (number as usize + 1 == parts.len()).then_some(end);
-            let crc = crc32fast::hash(records);
-            let overlay = Message::Overlay { partition: self.id, epoch, number, crc, records, end };
-            shared.peers.send_bulk(to, &overlay);
+        let changes = staging.overlay_changes(shared.config.chunk_bytes);
+        self.drop_passing(shared);
+        self.passing = Some(Box::new(Passing {
+            epoch,
+            to,
+            changes,
+            cursor: 0,
+            next: 0,
+            ended: false,
+            unacked: BTreeMap::new(),
+            progress_us: now_us,
+        }));
+        self.pump_overlay(shared, to);
+    }
+
+    /// Sends parts of the overlay while the window to `node` has room.
+    pub(super) fn pump_overlay(&mut self, shared: &mut Shared, node: NodeId) {
+        let Some(passing) = self.passing.as_mut().filter(|passing| passing.to == node) else { return };
+        let Some(staging) = &self.staging else { return };
+        let (partition, epoch, me) = (self.id, passing.epoch, shared.me);
+        while !passing.ended {
+            if node != me && !shared.snapshot_room(node) {
+                shared.starve(node, partition);
+                return;
+            }
+            let mut records = passing.changes.pop_front().unwrap_or_default();
+            if passing.changes.is_empty() {
+                let part_bytes = shared.config.chunk_bytes;
+                passing.cursor =
+                    staging.overlay_entries(&shared.arena, passing.cursor, part_bytes, &mut records);
+                passing.ended = passing.cursor == Shard::CURSOR_END;
+            }
+            let mut dedup = Vec::new();
+            let end = passing.ended.then(|| {
+                staging.copy.dedup.encode(&mut dedup);
+                OverlayEnd { last: staging.copy.last, clock: staging.copy.hlc.last(), dedup: &dedup }
+            });
+            let (number, crc) = (passing.next, crc32fast::hash(&records));
+            passing.next += 1;
+            if node == me {
+                merge_into(&mut self.copy, &mut self.merging, shared, me, number, crc, &records, end);
+                continue;
+            }
+            let bytes = records.len() + end.map_or(0, |end| end.dedup.len());
+            passing.unacked.insert(number, bytes);
+            shared.snapshot_sent(node, bytes);
+            let overlay = Message::Overlay { partition, epoch, number, crc, records: &records, end };
+            shared.peers.send_bulk(node, &overlay);
+        }
+        if node == me {
+            self.passing = None;
+            shared.report(Report::Merged { partition, epoch, learner: me });
+        }
+    }
+
+    /// A part of the overlay was taken over: the window opens.
+    pub fn overlay_acked(&mut self, shared: &mut Shared, from: NodeId, epoch: Epoch, number: u32) {
+        let Some(passing) = &mut self.passing else { return };
+        if (passing.to, passing.epoch) != (from, epoch) {
+            return;
+        }
+        if let Some(bytes) = passing.unacked.remove(&number) {
+            passing.progress_us = shared.now.mono_us;
+            shared.snapshot_landed(from, bytes);
+            self.pump_overlay(shared, from);
+        }
+    }
+
+    /// Bytes of an overlay sent and not yet taken over.
+    pub fn overlay_in_flight_bytes(&self) -> usize {
+        self.passing.as_ref().map_or(0, |passing| passing.unacked.values().sum())
+    }
+
+    /// Passes nothing on any more.
+    pub(super) fn drop_passing(&mut self, shared: &mut Shared) {
+        if let Some(passing) = self.passing.take() {
+            shared.snapshot_landed(passing.to, passing.unacked.values().sum());
         }
     }
 
@@ -91,13 +174,18 @@ impl Partition {
             shared.stats.refused.epoch += 1;
             return;
         }
-        if merge_into(&mut self.copy, &mut self.merging, shared, from, number, crc, records, end) {
+        let copy = &mut self.copy;
+        let Some(ended) = merge_into(copy, &mut self.merging, shared, from, number, crc, records, end) else {
+            return;
+        };
+        shared.peers.send(from, &Message::OverlayAck { partition: self.id, epoch, number });
+        if ended {
             shared.report(Report::Merged { partition: self.id, epoch, learner: from });
         }
     }
 }
 
-/// Applies one part; true after the last.
+/// Applies one part. Whether it was the last; `None` if it wasn't taken.
 #[allow(clippy::too_many_arguments)]
 fn merge_into(
     copy: &mut Option<Copy>,
@@ -108,41 +196,41 @@ fn merge_into(
     crc: u32,
     records: &[u8],
     end: Option<OverlayEnd<'_>>,
-) -> bool {
-    let Some(copy) = copy else { return false };
+) -> Option<bool> {
+    let copy = copy.as_mut()?;
     if number == 0 {
         *merging = Some(Merging { from, next: 0 });
     }
     let next = Merging { from, next: number };
     if !merging.is_some_and(|merging| merging.from == next.from && merging.next == next.next) {
         // A part went missing; the controller asks for all of them again.
-        return false;
+        return None;
     }
     if crc32fast::hash(records) != crc {
         shared.stats.refused.malformed += 1;
-        return false;
+        return None;
     }
     let mut rest = records;
     while !rest.is_empty() {
         let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else {
             shared.stats.refused.malformed += 1;
-            return false;
+            return None;
         };
         // What the learner took was written later than anything here that was ever acknowledged.
         apply_effect(&mut copy.shard, &mut copy.hlc, &mut copy.dedup, &mut shared.arena, shared.now, &effect);
     }
     *merging = Some(Merging { from, next: number.saturating_add(1) });
-    let Some(end) = end else { return false };
+    let Some(end) = end else { return Some(false) };
     if let Ok(dedup) = DedupTable::decode(end.dedup, DedupLimits::default()) {
         copy.dedup.merge(&dedup);
     } else {
         shared.stats.refused.malformed += 1;
-        return false;
+        return None;
     }
     copy.hlc.observe(end.clock);
     copy.last = copy.last.max(end.last);
     // Its tail is not the log that led here; all of it stands.
     copy.commit = copy.last;
     copy.tail.trim(copy.last);
-    true
+    Some(true)
 }

@@ -15,7 +15,7 @@ use crate::engine::mutants::Mutant;
 use crate::engine::record::{self, Effect};
 use crate::engine::shared::Shared;
 use crate::engine::store::{Arena, EntryView, KeyRef, ScanLimit, Shard};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// A snapshot on its way to a learner.
 #[derive(Debug, Default)]
@@ -154,7 +154,8 @@ impl Primary {
         if sending.complete {
             if now_us >= sending.last_progress_us + COMPLETE_REPEAT_US {
                 sending.last_progress_us = now_us;
-                shared.report(Report::Completed { partition: id, epoch, learner: node });
+                let since = self.followers[index].since;
+                shared.report(Report::Completed { partition: id, epoch, learner: node, since });
             }
             return;
         }
@@ -329,7 +330,8 @@ impl Partition {
                 sending.complete = true;
                 sending.last_progress_us = shared.now.mono_us;
                 shared.stats.snapshots_sent += 1;
-                shared.report(Report::Completed { partition: id, epoch, learner: from });
+                let since = primary.followers[index].since;
+                shared.report(Report::Completed { partition: id, epoch, learner: from, since });
             }
             SnapshotVerdict::NotYet => sending.end_sent_us = None,
             SnapshotVerdict::Different => {
@@ -421,7 +423,7 @@ impl Partition {
             shared.stats.refused.sender += 1;
             return;
         }
-        if staging.attempt != attempt {
+        if staging.attempt != attempt || staging.copy.epoch != self.epoch {
             // Of an attempt given up.
             return;
         }
@@ -468,7 +470,7 @@ impl Partition {
             }
             return;
         };
-        if staging.primary != from || staging.attempt != attempt {
+        if staging.primary != from || staging.attempt != attempt || staging.copy.epoch != self.epoch {
             return;
         }
         if staging.copy.last != sequence {
@@ -555,16 +557,15 @@ impl Staging {
         self.after
     }
 
-    /// What the records taken since have made of the keys they touched, in parts of about
-    /// `part_bytes` to be applied in order; at least one.
-    pub(super) fn overlay(&self, arena: &Arena, part_bytes: usize, parts: &mut Vec<Vec<u8>>) {
-        parts.push(Vec::new());
-        let Some(first_version) = self.first_version else { return };
+    /// What the records taken since have made of keys that aren't here, in parts of about `part_bytes` to
+    /// be applied in order, before [`Staging::overlay_entries`].
+    pub(super) fn overlay_changes(&self, part_bytes: usize) -> VecDeque<Vec<u8>> {
+        let mut parts = VecDeque::new();
         let mut push = |effect: &Effect<'_>| {
-            if parts.last().is_none_or(|part| part.len() >= part_bytes) {
-                parts.push(Vec::new());
+            if parts.back().is_none_or(|part: &Vec<u8>| part.len() >= part_bytes) {
+                parts.push_back(Vec::new());
             }
-            if let Some(part) = parts.last_mut() {
+            if let Some(part) = parts.back_mut() {
                 record::encode(effect, part);
             }
         };
@@ -581,17 +582,28 @@ impl Staging {
                 }
             });
         }
-        let mut cursor = 0;
-        loop {
-            cursor = self.copy.shard.scan(arena, cursor, 1_024, |entry| {
+        parts
+    }
+
+    /// The entries that the records taken since have made, from `cursor` on; about `part_bytes` of them.
+    /// Returns where to go on, [`Shard::CURSOR_END`] after the last.
+    pub(super) fn overlay_entries(
+        &self,
+        arena: &Arena,
+        mut cursor: u64,
+        part_bytes: usize,
+        part: &mut Vec<u8>,
+    ) -> u64 {
+        let Some(first_version) = self.first_version else { return Shard::CURSOR_END };
+        while cursor != Shard::CURSOR_END && part.len() < part_bytes {
+            let limit = ScanLimit { count: 16, bytes: part_bytes - part.len() };
+            cursor = self.copy.shard.scan_range(arena, cursor..Shard::CURSOR_END, limit, |entry| {
                 if entry.version >= first_version {
-                    push(&put_of(entry));
+                    record::encode(&put_of(entry), part);
                 }
             });
-            if cursor == 0 {
-                break;
-            }
         }
+        cursor
     }
 
     fn chunk(&mut self, shared: &mut Shared, entries: &[u8]) -> Result<(), record::RecordError> {

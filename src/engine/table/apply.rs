@@ -26,7 +26,7 @@ impl Table {
     pub fn apply(&mut self, entry: &[TableChange]) -> Applied {
         let applied = entry.iter().filter(|change| self.apply_change(change)).count();
         self.forget_former();
-        self.version = TableVersion(self.version.0 + 1);
+        self.version = self.version.next();
         debug_assert_eq!(self.checks(), Ok(()));
         Applied { version: self.version, applied, skipped: entry.len() - applied }
     }
@@ -45,17 +45,19 @@ impl Table {
             }
             TableChange::AddLearner { partition, epoch, node } => {
                 let live = self.is_live(*node);
+                let version = self.version.next();
                 self.reign(*partition, *epoch).is_some_and(|assignment| {
                     let fits = live && !assignment.holds(*node) && assignment.ack_set().count() < COPIES_MAX;
                     if fits {
                         assignment.learners.push(*node);
+                        assignment.since.insert(*node, version);
                     }
                     fits
                 })
             }
             TableChange::RemoveLearner { partition, epoch, node } => {
                 self.reign(*partition, *epoch).is_some_and(|assignment| {
-                    let fits = take(&mut assignment.learners, *node);
+                    let fits = take_learner(assignment, *node);
                     if fits {
                         // It may be the only one that took writes since; nobody can tell any more.
                         assignment.former.clear();
@@ -63,7 +65,9 @@ impl Table {
                     fits
                 })
             }
-            TableChange::Complete { partition, epoch, node } => self.complete(*partition, *epoch, *node),
+            TableChange::Complete { partition, epoch, node, since } => {
+                self.complete(*partition, *epoch, *node, *since)
+            }
             TableChange::RemoveReplica { partition, epoch, node } => {
                 let removed =
                     self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node);
@@ -177,12 +181,12 @@ impl Table {
 
     fn remove_member(&mut self, node: NodeId) -> bool {
         let Some(member) = self.members.get(&node) else { return false };
-        let deserted = member.status == MemberStatus::Leaving && self.owners().next().is_none();
+        let deserted = member.status == MemberStatus::Leaving && self.heirs().next().is_none();
         if deserted {
             // Nobody can take its copies, and it goes in any case: better to say so.
             for assignment in &mut self.partitions {
                 take(&mut assignment.isr, node);
-                take(&mut assignment.learners, node);
+                take_learner(assignment, node);
             }
         } else if self.names(node) {
             return false;
@@ -215,18 +219,18 @@ impl Table {
         let fits = assignment.epoch == epoch;
         if fits {
             let epoch = epoch.next();
-            let (learners, former) = (Vec::new(), Vec::new());
-            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, learners, former };
+            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, ..Assignment::default() };
         }
         fits
     }
 
-    fn complete(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) -> bool {
+    fn complete(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId, since: TableVersion) -> bool {
         // A dead primary's word comes too late: the copy may be asked to seal already.
         let vouched = self.primary_is_live(partition) && self.is_live(node);
         let needed = self.copies_needed();
         self.reign(partition, epoch).is_some_and(|assignment| {
-            let fits = vouched && take(&mut assignment.learners, node);
+            let fits =
+                vouched && assignment.attachment(node) == Some(since) && take_learner(assignment, node);
             if fits {
                 assignment.isr.push(node);
                 assignment.former.retain(|former| former.node != node);
@@ -292,6 +296,7 @@ impl Table {
                 assignment.primary = primary;
                 assignment.isr = vec![primary];
                 assignment.learners.clear();
+                assignment.since.clear();
                 assignment.former.clear();
             }
             fits
@@ -319,6 +324,11 @@ impl Table {
 /// Who leaves goes on leaving; everything else may change.
 fn may_become(from: MemberStatus, to: MemberStatus) -> bool {
     !(from == MemberStatus::Leaving && to == MemberStatus::Up)
+}
+
+fn take_learner(assignment: &mut Assignment, node: NodeId) -> bool {
+    assignment.since.remove(&node);
+    take(&mut assignment.learners, node)
 }
 
 fn take(nodes: &mut Vec<NodeId>, node: NodeId) -> bool {

@@ -3,6 +3,7 @@
 use super::apply::is_distinct;
 use super::{COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table};
 use crate::engine::ids::{Epoch, PartitionId};
+use std::collections::BTreeSet;
 
 impl Table {
     /// Checks what must be true of every table.
@@ -44,6 +45,9 @@ impl Table {
         }
         if holders.len() > COPIES_MAX {
             return fail("too many copies");
+        }
+        if !assignment.since.keys().eq(assignment.learners.iter().collect::<BTreeSet<_>>()) {
+            return fail("a learner's attachment has no name");
         }
         if !assignment.former.is_empty() && assignment.learners.is_empty() {
             return fail("former copies without a learner to vouch");

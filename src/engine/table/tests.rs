@@ -51,8 +51,10 @@ fn learner(id: u64) -> TableChange {
     TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(id) }
 }
 
-fn complete(id: u64) -> TableChange {
-    TableChange::Complete { partition: P, epoch: Epoch(1), node: node(id) }
+/// As reported by a primary that knows of the attachment.
+fn complete(table: &Table, id: u64) -> TableChange {
+    let since = table.partitions[0].attachment(node(id)).unwrap_or_default();
+    TableChange::Complete { partition: P, epoch: Epoch(1), node: node(id), since }
 }
 
 fn remove(id: u64) -> TableChange {
@@ -66,15 +68,36 @@ fn down(id: u64) -> TableChange {
 #[test]
 fn a_copy_attaches_then_completes_at_its_epoch_only() {
     let mut table = table(3);
-    assert!(!one(&mut table, complete(3)), "not a learner");
+    assert!(
+        !{
+            let change = complete(&table, 3);
+            one(&mut table, change)
+        },
+        "not a learner"
+    );
     assert!(one(&mut table, learner(3)));
     assert!(!one(&mut table, learner(3)), "twice");
     assert!(!one(&mut table, learner(2)), "in sync already");
     assert!(!one(&mut table, learner(9)), "a stranger");
-    let late = TableChange::Complete { partition: P, epoch: Epoch(2), node: node(3) };
+    let since = table.partitions[0].since[&node(3)];
+    let late = TableChange::Complete { partition: P, epoch: Epoch(2), node: node(3), since };
     assert!(!one(&mut table, late));
-    assert!(one(&mut table, complete(3)));
+    let change = complete(&table, 3);
+    assert!(one(&mut table, change));
     assert_eq!(table.partitions[0].isr, [node(1), node(2), node(3)]);
+}
+
+#[test]
+fn what_completed_an_earlier_attachment_completes_no_later_one() {
+    let mut table = table(3);
+    assert!(one(&mut table, learner(3)));
+    let stale = complete(&table, 3);
+    assert!(one(&mut table, TableChange::RemoveLearner { partition: P, epoch: Epoch(1), node: node(3) }));
+    assert!(!one(&mut table, stale.clone()), "given up");
+    assert!(one(&mut table, learner(3)));
+    assert!(!one(&mut table, stale), "attached anew, and empty");
+    let change = complete(&table, 3);
+    assert!(one(&mut table, change));
 }
 
 #[test]
@@ -82,7 +105,10 @@ fn a_dead_primary_vouches_for_nobody() {
     let mut table = table(3);
     assert!(one(&mut table, learner(3)));
     assert!(one(&mut table, down(1)));
-    assert!(!one(&mut table, complete(3)));
+    assert!(!{
+        let change = complete(&table, 3);
+        one(&mut table, change)
+    });
 }
 
 #[test]
@@ -91,7 +117,10 @@ fn copies_go_only_while_enough_remain() {
     assert!(!one(&mut table, remove(2)), "one of two wanted");
     assert!(one(&mut table, learner(3)));
     assert!(!one(&mut table, remove(2)), "a learner is no copy yet");
-    assert!(one(&mut table, complete(3)));
+    assert!({
+        let change = complete(&table, 3);
+        one(&mut table, change)
+    });
     assert!(!one(&mut table, remove(1)), "the primary");
     assert!(one(&mut table, remove(2)));
 }
@@ -251,7 +280,10 @@ fn no_change_ever_spoils_the_table() {
                 5 => TableChange::Assign { partition, primary: who, backups: vec![other] },
                 6 | 7 => TableChange::AddLearner { partition, epoch, node: who },
                 8 => TableChange::RemoveLearner { partition, epoch, node: who },
-                9 => TableChange::Complete { partition, epoch, node: who },
+                9 => {
+                    let known = table.assignment(partition).and_then(|known| known.attachment(who));
+                    TableChange::Complete { partition, epoch, node: who, since: known.unwrap_or_default() }
+                }
                 10 => TableChange::RemoveReplica { partition, epoch, node: who },
                 11 => TableChange::RemoveLagging { partition, epoch, node: who },
                 12 => {
@@ -338,12 +370,13 @@ fn a_former_copy_is_forgotten_once_writes_may_be_missing_from_it() {
     assert!(table.partitions[0].former.is_empty());
     // Two complete copies acknowledge without anybody else.
     let mut table = exposed(Sequence(9), false);
-    assert!(one(&mut table, TableChange::Complete { partition: P, epoch: Epoch(1), node: node(3) }));
+    let change = complete(&table, 3);
+    assert!(one(&mut table, change));
     assert!(table.partitions[0].former.is_empty());
     // Also when one of them is removed again in the same entry: it took writes before (seed 1803).
     let mut table = exposed(Sequence(9), false);
     let swap = [
-        TableChange::Complete { partition: P, epoch: Epoch(1), node: node(3) },
+        complete(&table, 3),
         TableChange::RemoveLagging { partition: P, epoch: Epoch(1), node: node(3) },
         TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(3) },
     ];

@@ -3,6 +3,8 @@
 use super::{Finding, Seen};
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, Version};
 use crate::engine::partition::Role;
+use crate::engine::table::Table;
+use crate::sim::cluster::Cluster;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
@@ -19,14 +21,37 @@ pub(super) struct Committed {
 pub(super) struct Commits {
     reached: BTreeMap<PartitionId, BTreeMap<(Incarnation, Epoch), Committed>>,
     seen: BTreeMap<(NodeId, PartitionId), (Incarnation, Epoch, Sequence)>,
+    /// What each node was in sync for.
+    shared: BTreeMap<(PartitionId, NodeId), Committed>,
+    /// What the survivor of a small cluster must have carried into a later incarnation.
+    carried: BTreeMap<Incarnation, BTreeMap<PartitionId, Committed>>,
 }
 
 impl Commits {
+    /// Looks at whether an incarnation is new. Whoever carries its copies into it has what was committed
+    /// while it was in sync; what others committed alone since ends with them.
+    pub(super) fn carried(&mut self, cluster: &Cluster, table: &Table) {
+        let Some(carrier) = table.carried_by.filter(|_| !self.carried.contains_key(&table.incarnation))
+        else {
+            return;
+        };
+        let count = usize::from(cluster.settings().partitions);
+        let base = (0..count).map(|index| {
+            let id = PartitionId(index as u16);
+            (id, self.shared.get(&(id, carrier)).copied().unwrap_or_default())
+        });
+        self.carried.insert(table.incarnation, base.collect());
+    }
+
     /// How far a partition was committed in reigns up to this one. A node that was paused may begin
     /// a reign that is long over; what came later is none of its business.
     pub(super) fn until(&self, partition: PartitionId, reign: (Incarnation, Epoch)) -> Committed {
-        let reigns = self.reached.get(&partition).into_iter().flat_map(|reigns| reigns.range(..=reign));
-        reigns.fold(Committed::default(), |most, (_, committed)| Committed {
+        let carried = self.carried.get(&reign.0);
+        let base = carried.and_then(|carried| carried.get(&partition)).copied().unwrap_or_default();
+        let from = if carried.is_some() { reign.0 } else { Incarnation(0) };
+        let reigns = self.reached.get(&partition).into_iter();
+        let reigns = reigns.flat_map(|reigns| reigns.range((from, Epoch(0))..=reign));
+        reigns.fold(base, |most, (_, committed)| Committed {
             sequence: most.sequence.max(committed.sequence),
             version: most.version.max(committed.version),
         })
@@ -59,7 +84,7 @@ impl Commits {
                 .map(|follower| follower.node)
                 .collect(),
         };
-        for holder in holders.into_iter().filter(|_| copy.commit > Sequence(0)) {
+        for &holder in holders.iter().filter(|_| copy.commit > Sequence(0)) {
             let other = cluster.engine(holder).partitions().get(id.index());
             let held = other.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
             if held.is_none_or(|held| held < copy.commit) {
@@ -73,6 +98,11 @@ impl Commits {
         reached.sequence = reached.sequence.max(copy.commit);
         if copy.commit == copy.last {
             reached.version = reached.version.max(copy.hlc.last());
+        }
+        let reached = *reached;
+        let same = |holder: &&NodeId| cluster.engine(**holder).table().incarnation == incarnation;
+        for &holder in holders.iter().filter(same).chain([&node]) {
+            self.shared.insert((id, holder), reached);
         }
         Ok(())
     }

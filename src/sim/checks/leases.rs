@@ -46,6 +46,13 @@ fn alone(seen: Seen<'_>, committed: Sequence) -> Finding {
         // A paused process may go on at any moment: its clock counts, not whether it runs.
         let now_us = cluster.now_at(other).mono_us;
         let mut followers = primary.followers.iter().filter(|follower| follower.attached).peekable();
+        // The other side of a split reads what it has; but not by the word of whoever went on without it.
+        let carrier = cluster.engine(node).table().carried_by;
+        let is_split = their_incarnation != incarnation
+            && !primary.followers.iter().any(|follower| Some(follower.node) == carrier);
+        if is_split {
+            continue;
+        }
         let alone = followers.peek().is_none();
         if !alone && followers.all(|follower| now_us < engine.peers().lease_until_us(follower.node)) {
             return Err(format!(

@@ -17,10 +17,10 @@ mod promises;
 mod reigns;
 mod settled;
 
-pub use settled::unsettled;
+pub use settled::{lost, unsettled};
 
 use super::cluster::Cluster;
-use crate::engine::ids::{Epoch, Incarnation, NodeId, Sequence, Version};
+use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, Version};
 use crate::engine::node::Engine;
 use crate::engine::partition::Partition;
 use std::collections::BTreeMap;
@@ -90,9 +90,16 @@ pub struct Checks {
     copies: copies::Copies,
     clocks: clocks::Clocks,
     leases: leases::Leases,
+    /// Partitions of which an operator gave up what is missing.
+    excused: Vec<PartitionId>,
 }
 
 impl Checks {
+    /// An operator accepts the loss of these partitions: what was committed there may be gone.
+    pub fn excuse(&mut self, partitions: &[PartitionId]) {
+        self.excused.extend_from_slice(partitions);
+    }
+
     /// Looks at a node that has just had an input.
     ///
     /// # Errors
@@ -100,6 +107,7 @@ impl Checks {
     pub fn after_input(&mut self, cluster: &Cluster, node: NodeId) -> Result<(), Violation> {
         let engine = cluster.engine(node);
         let incarnation = engine.table().incarnation;
+        self.commits.carried(cluster, engine.table());
         let glances = self.glances.entry(node).or_default();
         glances.resize(engine.partitions().len(), None);
         let mut changed: Vec<&Partition> = Vec::new();
@@ -122,6 +130,9 @@ impl Checks {
             |invariant, finding: Finding| finding.map_err(|detail| Violation { invariant, detail, at_us });
         named("(a) one active primary a reign", self.reigns.look(seen))?;
         named("(b) promises never decrease", self.promises.look(seen))?;
+        if self.excused.contains(&seen.partition.id) {
+            return Ok(());
+        }
         named("(d) a new primary has every committed write", self.commits.promoted(seen))?;
         named("(c) committed is held by all in-sync copies", self.commits.look(seen))?;
         named("(j) no lease outlives a reign", self.leases.look(seen))?;
@@ -139,6 +150,7 @@ impl Checks {
             |invariant, finding: Finding| finding.map_err(|detail| Violation { invariant, detail, at_us });
         named("(e) in-sync logs are prefixes of each other", logs::prefixes(cluster))?;
         named("(g) equal sequence, equal digest", logs::digests(cluster))?;
+        named("(b) no lease after a promise", self.promises.leases(cluster))?;
         named("no alarm of the engine's own", alarms::silent(cluster))
     }
 }

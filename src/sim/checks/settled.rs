@@ -5,9 +5,19 @@ use crate::engine::partition::Role;
 use crate::engine::table::{Assignment, MemberStatus};
 use crate::sim::cluster::Cluster;
 
+/// The partitions that are dead, and have to be: nobody who lives has a complete copy.
+pub fn lost(cluster: &Cluster) -> Vec<PartitionId> {
+    let Some(table) = cluster.agreed() else { return Vec::new() };
+    let lost = table.partition_ids().filter(|&id| {
+        let assignment = &table.partitions[id.index()];
+        table.is_dead(id) && !assignment.isr.iter().any(|&node| cluster.lives(node))
+    });
+    lost.collect()
+}
+
 /// Why the cluster is not whole yet; `None` if it is: one table at all members, every partition
-/// served with full copies that are equal, and nothing else kept.
-pub fn unsettled(cluster: &Cluster) -> Option<String> {
+/// served with full copies that are equal, and nothing else kept. Those that are `excused` may be dead.
+pub fn unsettled(cluster: &Cluster, excused: &[PartitionId]) -> Option<String> {
     let live = cluster.live();
     let table = cluster.agreed()?;
     for &node in &live {
@@ -22,12 +32,18 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
             let status = table.members.get(&node).map(|member| member.status);
             let held = table.partition_ids().zip(&table.partitions);
             let held: Vec<_> = held
-                .filter(|(_, assignment)| assignment.holds(node))
+                .filter(|(id, assignment)| assignment.holds(node) && !excused.contains(id))
                 .map(|(id, assignment)| {
                     format!("{id} {assignment:?}, {}", followers(cluster, id, assignment))
                 })
                 .collect();
-            return Some(format!("{node} lives and is {status:?}, holding {held:?}"));
+            let keeps = table.partition_ids().zip(&table.partitions);
+            let keeps = keeps.filter(|(id, assignment)| excused.contains(id) && assignment.holds(node));
+            // Whoever wants to leave waits with what it has of a dead partition.
+            let waits = status == Some(MemberStatus::Leaving) && held.is_empty() && keeps.count() > 0;
+            if !waits {
+                return Some(format!("{node} lives and is {status:?}, holding {held:?}"));
+            }
         }
     }
     let gone = table
@@ -39,6 +55,9 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
     }
     let wanted = table.replicas_wanted();
     for (id, assignment) in table.partition_ids().zip(&table.partitions) {
+        if excused.contains(&id) {
+            continue;
+        }
         let whole = assignment.epoch > Epoch(0)
             && assignment.learners.is_empty()
             && assignment.isr.len() == wanted

@@ -1,6 +1,6 @@
 //! (h) Fencing tokens only grow, and nobody gets a lock that another still holds.
 
-use crate::engine::ids::NodeId;
+use crate::engine::ids::{Incarnation, NodeId};
 use std::collections::BTreeMap;
 
 /// A fencing token: incarnation, epoch, sequence.
@@ -22,13 +22,15 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    /// The latest token known to have been given when a lock is asked for.
-    pub(super) fn latest(&self, key: &str) -> Token {
-        self.locks.get(key).map_or([0; 3], |lock| lock.latest)
+    /// The latest token known to have been given, in incarnations up to this one, when a lock is asked for.
+    pub(super) fn latest(&self, key: &str, incarnation: Incarnation) -> Token {
+        let given = self.locks.get(key).map(|lock| lock.owners.range(..=[incarnation.0, u64::MAX, u64::MAX]));
+        given.and_then(|mut given| given.next_back()).map_or([0; 3], |(token, _)| *token)
     }
 
     #[allow(clippy::too_many_arguments)] // Each is a different fact of one grant.
-    /// A lock was granted; `latest` is what was known when it was asked for.
+    /// A lock was granted; `latest` is what was known when it was asked for. Where the cluster `splits`,
+    /// the tokens tell who of two incarnations' holders counts.
     pub(super) fn granted(
         &mut self,
         key: &str,
@@ -38,6 +40,7 @@ impl Locks {
         now_ms: u64,
         certain_until_ms: u64,
         by: NodeId,
+        splits: bool,
     ) -> Result<(), String> {
         let lock = self.locks.entry(key.to_owned()).or_default();
         if token <= latest {
@@ -51,6 +54,7 @@ impl Locks {
         // Answers may come late: tokens tell who came first.
         if let Some((other, theirs, until_ms)) = &lock.held
             && *theirs < token
+            && !(splits && theirs[0] != token[0])
             && now_ms < *until_ms
         {
             return Err(format!(

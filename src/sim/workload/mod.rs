@@ -13,6 +13,7 @@ mod mortals;
 mod tickets;
 mod uniques;
 
+use super::branches::{Branches, Mark};
 use super::checks::Violation;
 use super::clock::Clock;
 use super::cluster::Cluster;
@@ -21,7 +22,7 @@ use super::linearizability::{self as lin, History};
 use super::random::Random;
 use crate::engine::command;
 use crate::engine::dedup::RequestTag;
-use crate::engine::ids::{ClientId, MapId, NodeId, PartitionId, Slot};
+use crate::engine::ids::{ClientId, Incarnation, MapId, NodeId, PartitionId, Slot};
 use crate::engine::op::{Op, Submitted, Ticket};
 use crate::engine::resp::Proto;
 use answer::Reply;
@@ -29,7 +30,7 @@ use bytes::Bytes;
 use counters::Counter;
 use locks::{Locks, Token};
 use mortals::Mortal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tickets::Tickets;
 use uniques::Uniques;
 
@@ -63,6 +64,8 @@ enum Intent {
     },
     Unlock,
     AuditCounter(String),
+    /// A key whose partition is dead: nobody may claim to know it.
+    Mourn(String),
 }
 
 /// The kind of answer that a recorded operation gets.
@@ -120,6 +123,10 @@ pub struct WorkloadConfig {
     pub clock_spread_ms: u64,
     /// Values that expire may have to go before their time, for want of memory.
     pub evicts: bool,
+    /// And so may everything else.
+    pub evicts_all: bool,
+    /// Both sides of a split may go on: what one alone acknowledged may be lost.
+    pub splits: bool,
 }
 
 counts! {
@@ -147,6 +154,17 @@ pub struct Workload {
     mortals: Vec<Mortal>,
     locks: Locks,
     tickets: Tickets,
+    /// Who went on from what.
+    branches: Branches,
+    /// Where unique keys were acknowledged to be stored, and to be deleted.
+    stored: BTreeMap<String, Mark>,
+    deleted: BTreeMap<String, Mark>,
+    /// Answers on record that may turn out to be a given-up side's.
+    marked: Vec<(lin::Ticket, Mark)>,
+    /// Unique keys lost by a split, by the primary that took them.
+    lost: BTreeMap<NodeId, u64>,
+    /// Partitions at which nothing is to be had any more.
+    given_up: Vec<PartitionId>,
     next_number: u64,
     stopping: bool,
     audits: BTreeMap<u64, Pending>,
@@ -170,6 +188,12 @@ impl Workload {
             mortals: Vec::new(),
             locks: Locks::default(),
             tickets: Tickets::default(),
+            branches: Branches::default(),
+            stored: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            marked: Vec::new(),
+            lost: BTreeMap::new(),
+            given_up: Vec::new(),
             next_number: 0,
             stopping: false,
             audits: BTreeMap::new(),
@@ -180,6 +204,18 @@ impl Workload {
     /// No new operations from now on, except to finish what was begun.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Looks at who goes on from what.
+    pub fn look(&mut self, cluster: &Cluster) {
+        if self.config.splits {
+            self.branches.look(cluster);
+        }
+    }
+
+    /// What is to be retried at a partition that is dead never comes to anything.
+    pub fn give_up(&mut self, dead: &[PartitionId]) {
+        self.given_up = dead.to_vec();
     }
 
     /// Whether nothing is under way.
@@ -219,7 +255,15 @@ impl Workload {
             self.sleep(cluster, index, RETRY_US);
             return Ok(None);
         }
-        let pending = match self.clients[index].again.take() {
+        let count = cluster.settings().partitions;
+        let again = self.clients[index].again.take().filter(|pending| match &pending.intent {
+            Intent::CountOnce(key, ..) if self.given_up.contains(&partition_of(key, count)) => {
+                self.counters.entry(key.clone()).or_default().in_doubt += 1;
+                false
+            }
+            _ => true,
+        });
+        let pending = match again {
             Some(pending) => Some(pending.again(home, cluster.now().mono_us)),
             None if self.stopping => None,
             None => Some(self.choose(cluster, index, home)),
@@ -417,7 +461,7 @@ impl Workload {
                 let key = format!("lock-{}", random.below(2));
                 let owner = format!("owner-{fresh}");
                 let lease_ms = random.between(300, 3_000);
-                let latest = self.locks.latest(&key);
+                let latest = self.locks.latest(&key, cluster.engine(node).table().incarnation);
                 let args = ["RD.LOCK", &key, &owner, &lease_ms.to_string()];
                 pending(&args, Intent::Lock { key: key.clone(), owner: owner.clone(), lease_ms, latest })
             }
@@ -453,6 +497,21 @@ impl Workload {
         })
     }
 
+    /// Where an answer on `key` came from.
+    fn mark(&mut self, cluster: &Cluster, pending: &Pending, key: &str) -> Mark {
+        let partition = partition_of(key, cluster.settings().partitions);
+        match self.config.splits {
+            true => self.branches.acknowledged(cluster, pending.node, partition),
+            false => Mark { partition, at: 0, incarnation: Incarnation(0), primary: None },
+        }
+    }
+
+    /// Whether a node has to know what was acknowledged.
+    fn is_known(&self, cluster: &Cluster, mark: Option<&Mark>, node: NodeId) -> bool {
+        let incarnation = cluster.engine(node).table().incarnation;
+        !self.config.splits || mark.is_some_and(|mark| self.branches.is_part_of(mark, incarnation))
+    }
+
     fn judge(
         &mut self,
         cluster: &Cluster,
@@ -476,17 +535,44 @@ impl Workload {
             }
             (_, Reply::Full) => return self.judge(cluster, index, pending, Reply::Refused),
 
-            (Intent::StoreUnique(key), Reply::Simple) => self.uniques.store(key.clone()),
-            (Intent::LoadUnique(key), Reply::Bulk(value)) => {
-                self.uniques.check_stored(key, value.as_ref()).map_err(|detail| (LOST, detail))?;
+            (Intent::StoreUnique(key), Reply::Simple) => {
+                let mark = self.mark(cluster, pending, key);
+                self.stored.insert(key.clone(), mark);
+                self.uniques.store(key.clone());
             }
-            (Intent::DeleteUnique(key), Reply::Integer(1)) => self.uniques.delete(key.clone()),
+            (Intent::LoadUnique(key), Reply::Bulk(value)) => {
+                let stored = self.stored.get(key).copied();
+                let is_known = self.is_known(cluster, stored.as_ref(), pending.node);
+                let excused = !is_known || self.config.evicts_all;
+                let checked = self.uniques.check_stored(key, value.as_ref(), excused);
+                checked.map_err(|detail| (LOST, detail))?;
+                if let (None, None, false, Some(Mark { primary: Some(primary), .. })) =
+                    (index, value, is_known, stored)
+                {
+                    *self.lost.entry(primary).or_default() += 1;
+                }
+            }
+            (Intent::DeleteUnique(key), Reply::Integer(1)) => {
+                let mark = self.mark(cluster, pending, key);
+                self.deleted.insert(key.clone(), mark);
+                self.uniques.delete(key.clone());
+            }
             (Intent::DeleteUnique(key), Reply::Integer(_)) => {
-                return Err((LOST, format!("{key} was not there to be deleted")));
+                let is_known = self.is_known(cluster, self.stored.get(key), pending.node);
+                if is_known && !self.config.evicts_all {
+                    return Err((LOST, format!("{key} was not there to be deleted")));
+                }
             }
             (Intent::DeleteUnique(key), Reply::Refused) => self.uniques.spare(key.clone()),
             (Intent::LoadDeleted(key), Reply::Bulk(value)) => {
-                self.uniques.check_deleted(key, value.as_ref()).map_err(|detail| (BACK, detail))?;
+                let checked = self.uniques.check_deleted(key, value.as_ref());
+                if self.is_known(cluster, self.deleted.get(key), pending.node) {
+                    checked.map_err(|detail| (BACK, detail))?;
+                }
+            }
+            (Intent::Mourn(_), Reply::Refused) => {}
+            (Intent::Mourn(key), _) => {
+                return Err(("a dead partition says so", format!("{key} is said to be {reply:?}")));
             }
 
             (Intent::Recorded(ticket, _) | Intent::Observe(ticket, _), Reply::Refused) => {
@@ -505,6 +591,7 @@ impl Workload {
                     _ => return Err(odd()),
                 };
                 self.history.answered(ticket.clone(), outcome, now.mono_us);
+                self.note_branch(cluster, pending, ticket);
             }
             (Intent::Observe(ticket, key), reply) => {
                 let seen = match reply {
@@ -517,21 +604,22 @@ impl Workload {
                 };
                 let (value, Some(version)) = seen else { return Err(odd()) };
                 self.history.answered(ticket.clone(), lin::Outcome::Value(value.clone()), now.mono_us);
+                self.note_branch(cluster, pending, ticket);
                 if let Some(index) = index {
                     self.clients[index].swap = Some((key.clone(), value, version));
                 }
             }
 
-            (Intent::Count(key), Reply::Integer(value)) => {
+            (Intent::Count(key) | Intent::CountOnce(key, ..), Reply::Integer(value)) => {
+                let mark = self.mark(cluster, pending, key);
                 let counter = self.counters.entry(key.clone()).or_default();
-                counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
+                let counted = counter.acknowledged(key, *value, mark);
+                // A counter that was evicted begins anew.
+                counted
+                    .or_else(|detail| if self.config.evicts_all { Ok(()) } else { Err((COUNTS, detail)) })?;
             }
             (Intent::Count(key), Reply::InDoubt) => {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;
-            }
-            (Intent::CountOnce(key, ..), Reply::Integer(value)) => {
-                let counter = self.counters.entry(key.clone()).or_default();
-                counter.acknowledged(key, *value).map_err(|detail| (COUNTS, detail))?;
             }
             (Intent::CountOnce(..), Reply::InDoubt | Reply::Refused) => {
                 if let Some(index) = index {
@@ -541,17 +629,28 @@ impl Workload {
             (Intent::AuditCounter(key), Reply::Bulk(value)) => {
                 let value =
                     value.as_ref().map_or(Some(0), |digits| std::str::from_utf8(digits).ok()?.parse().ok());
-                let counter = self.counters.entry(key.clone()).or_default();
-                counter.check(key, value.unwrap_or(u64::MAX)).map_err(|detail| (COUNTS, detail))?;
+                let incarnation = cluster.engine(pending.node).table().incarnation;
+                let WorkloadConfig { splits, evicts_all, .. } = self.config;
+                let counts =
+                    |mark: &Mark| !evicts_all && (!splits || self.branches.is_part_of(mark, incarnation));
+                let none = Counter::default();
+                let counter = self.counters.get(key).unwrap_or(&none);
+                let checked = counter.check(key, value.unwrap_or(u64::MAX), counts);
+                checked.map_err(|detail| (COUNTS, detail))?;
             }
 
-            (Intent::StoreMortal(key, ttl_ms), Reply::Simple) => self.mortals.push(Mortal {
-                key: key.clone(),
-                lives_until_ms: wall_ms(pending.invoke_us) + ttl_ms,
-                gone_from_ms: now.wall_ms + ttl_ms,
-            }),
+            (Intent::StoreMortal(key, ttl_ms), Reply::Simple) => {
+                let mark = self.mark(cluster, pending, key);
+                self.mortals.push(Mortal {
+                    key: key.clone(),
+                    lives_until_ms: wall_ms(pending.invoke_us) + ttl_ms,
+                    gone_from_ms: now.wall_ms + ttl_ms,
+                    mark,
+                });
+            }
             (Intent::LoadMortal(mortal), Reply::Bulk(value)) => {
                 let WorkloadConfig { clock_spread_ms, evicts, .. } = self.config;
+                let evicts = evicts || !self.is_known(cluster, Some(&mortal.mark), pending.node);
                 let asked_ms = wall_ms(pending.invoke_us);
                 let checked = mortal.check(value.is_some(), asked_ms, now.wall_ms, clock_spread_ms, evicts);
                 checked.map_err(|detail| ("expiry is kept", detail))?;
@@ -567,8 +666,17 @@ impl Workload {
                         (wall_ms(pending.invoke_us) + lease_ms - 1).saturating_sub(clock_spread_ms)
                     }
                 };
-                let granted =
-                    self.locks.granted(key, owner, token, *latest, now.wall_ms, until_ms, pending.node);
+                let WorkloadConfig { splits, .. } = self.config;
+                let granted = self.locks.granted(
+                    key,
+                    owner,
+                    token,
+                    *latest,
+                    now.wall_ms,
+                    until_ms,
+                    pending.node,
+                    splits,
+                );
                 granted.map_err(|detail| (TOKENS, detail))?;
                 if let Some(index) = index {
                     self.clients[index].holds = Some((key.clone(), owner.clone()));
@@ -582,11 +690,21 @@ impl Workload {
         Ok(())
     }
 
-    /// Asks for every acknowledged write again, from any node.
+    /// Keeps in mind which side of a split gave an answer on record.
+    fn note_branch(&mut self, cluster: &Cluster, pending: &Pending, ticket: &lin::Ticket) {
+        if self.config.splits {
+            let key = String::from_utf8_lossy(&pending.args[1]).into_owned();
+            let mark = self.mark(cluster, pending, &key);
+            self.marked.push((ticket.clone(), mark));
+        }
+    }
+
+    /// Asks for every acknowledged write again, from any node. Of partitions that are `dead` nobody may
+    /// claim to know anything.
     ///
     /// # Errors
     /// A promise broken.
-    pub fn audit(&mut self, cluster: &mut Cluster) -> Result<(), Violation> {
+    pub fn audit(&mut self, cluster: &mut Cluster, dead: &[PartitionId]) -> Result<(), Violation> {
         for client in &self.clients {
             // Whoever still retries may or may not have been counted.
             if let Some(Intent::CountOnce(key, ..)) = client.again.as_ref().map(|pending| &pending.intent) {
@@ -597,8 +715,21 @@ impl Workload {
         let deleted =
             self.uniques.deleted().iter().map(|key| (key.clone(), Intent::LoadDeleted(key.clone())));
         let counters = self.counters.keys().map(|key| (key.clone(), Intent::AuditCounter(key.clone())));
-        let questions: Vec<(String, Intent)> = stored.chain(deleted).chain(counters).collect();
+        let mut questions: Vec<(String, Intent)> = stored.chain(deleted).chain(counters).collect();
         let live = cluster.live();
+        if !dead.is_empty() {
+            let count = cluster.settings().partitions;
+            let mut mourned = BTreeSet::new();
+            questions.retain_mut(|(key, intent)| {
+                let partition = partition_of(key, count);
+                let is_dead = dead.contains(&partition);
+                if is_dead {
+                    *intent = Intent::Mourn(key.clone());
+                }
+                // One of each is enough to hear it.
+                !is_dead || mourned.insert(partition)
+            });
+        }
         for (key, intent) in questions {
             let Some(node) = cluster.random.pick(&live) else { break };
             let args = vec![b"GET".to_vec(), key.into_bytes()];
@@ -630,13 +761,39 @@ impl Workload {
         self.uniques.stored().len() + self.uniques.deleted().len()
     }
 
+    /// Whether nodes that started over have said how many of their writes that cost.
+    ///
+    /// # Errors
+    /// More was lost than was reported.
+    pub fn check_reported(&self, cluster: &Cluster) -> Result<(), Violation> {
+        let lost: u64 =
+            self.lost.iter().filter(|(node, _)| cluster.lives(**node)).map(|(_, lost)| lost).sum();
+        let reported: u64 = cluster.nodes.values().map(|sim| sim.engine.stats().divergent).sum();
+        if lost > reported {
+            let detail = format!("{lost} were lost by {:?}, {reported} reported", self.lost.keys());
+            return Err(violation(cluster, "divergent writes are reported", detail));
+        }
+        Ok(())
+    }
+
     /// (j) Whether the recorded histories have an explanation. Returns how many keys there are, and
     /// of how many it could not be decided.
     ///
     /// # Errors
     /// The first key whose history has none.
-    pub fn explain(&self, cluster: &Cluster) -> Result<(u64, u64), Violation> {
+    pub fn explain(&mut self, cluster: &Cluster) -> Result<(u64, u64), Violation> {
         let (mut keys, mut undecided) = (0, 0);
+        if self.config.evicts_all {
+            // Any value may have been forgotten at any time.
+            return Ok((keys, undecided));
+        }
+        if let Some(incarnation) = cluster.agreed().map(|table| table.incarnation) {
+            for (ticket, mark) in std::mem::take(&mut self.marked) {
+                if !self.branches.is_part_of(&mark, incarnation) {
+                    self.history.cut_off(ticket);
+                }
+            }
+        }
         for (key, checked) in self.history.check_each(HISTORY_STEPS_MAX) {
             keys += 1;
             match checked {
@@ -656,6 +813,11 @@ const ANSWERED: &str = "every operation is answered once";
 
 fn violation(cluster: &Cluster, invariant: &'static str, detail: String) -> Violation {
     Violation { invariant, detail, at_us: cluster.now().mono_us }
+}
+
+/// The partition of a key where there are `count`.
+fn partition_of(key: &str, count: u16) -> PartitionId {
+    Slot::of(key.as_bytes()).partition(count)
 }
 
 fn some_of(random: &mut Random, keys: &[String]) -> Option<String> {

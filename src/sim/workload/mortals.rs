@@ -1,5 +1,7 @@
 //! Values with a time to live: not gone before it is over, never seen after.
 
+use crate::sim::branches::Mark;
+
 /// A value that was stored with a time to live. Times are true wall time.
 #[derive(Clone, Debug)]
 pub(super) struct Mortal {
@@ -8,6 +10,8 @@ pub(super) struct Mortal {
     pub(super) lives_until_ms: u64,
     /// It is gone from then on.
     pub(super) gone_from_ms: u64,
+    /// Where it was acknowledged.
+    pub(super) mark: Mark,
 }
 
 impl Mortal {
@@ -21,7 +25,7 @@ impl Mortal {
         spread_ms: u64,
         evicts: bool,
     ) -> Result<(), String> {
-        let Mortal { key, lives_until_ms, gone_from_ms } = self;
+        let Mortal { key, lives_until_ms, gone_from_ms, .. } = self;
         if found && asked_ms > gone_from_ms + spread_ms {
             return Err(format!("{key} was served at {asked_ms}, expired since {gone_from_ms}"));
         }

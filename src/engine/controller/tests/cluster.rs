@@ -318,7 +318,8 @@ impl Cluster {
             for &learner in &assignment.learners {
                 if self.works(assignment.primary) && self.works(learner) {
                     let epoch = assignment.epoch;
-                    let report = Report::Completed { partition, epoch, learner };
+                    let since = assignment.since[&learner];
+                    let report = Report::Completed { partition, epoch, learner, since };
                     reports.push((assignment.primary, report));
                 }
             }

@@ -50,6 +50,16 @@ fn five_voters_shrink_to_three_live_ones() {
     assert_eq!(chosen(&table, &[1, 2, 3, 4, 5], &[4, 5]), [1, 2, 3]);
 }
 
+/// One voter had noticed two deaths that the table did not show yet, and missed the others for a moment:
+/// it chose a set in which the dead were most, and nothing was ever decided again (seed 700158).
+#[test]
+fn voters_of_which_most_are_dead_are_never_chosen() {
+    let mut table = table(5);
+    set(&mut table, 5, MemberStatus::Down);
+    assert_eq!(chosen(&table, &[1, 2, 3, 4, 5], &[2, 3, 4, 5]), [1, 2, 3, 4, 5]);
+    assert_eq!(chosen(&table, &[1, 2, 3, 4, 5], &[2, 3]), [1, 4, 2]);
+}
+
 #[test]
 fn graceful_leaves_shrink_the_voters() {
     let mut table = table(3);

@@ -11,6 +11,7 @@ impl Partition {
     /// Starts a reign over what the copy holds.
     pub(in crate::engine::partition) fn promote(&mut self, shared: &mut Shared, assignment: &Assignment) {
         let Some(copy) = &mut self.copy else { return };
+        copy.lead_from_here();
         let mut primary = Primary::default();
         if let Role::Follower { primary: before, .. } = self.role
             && !assignment.isr.contains(&before)
@@ -79,10 +80,15 @@ impl Partition {
         for unheard in &primary.unheard {
             shared.peers.nudge(unheard.node);
         }
-        for follower in primary.followers.iter_mut().filter(|follower| !assignment.holds(follower.node)) {
+        // A learner that was given up and attached anew meanwhile has nothing of the earlier attempt.
+        let stays = |follower: &Follower| {
+            assignment.isr.contains(&follower.node)
+                || (!follower.in_sync && assignment.attachment(follower.node) == Some(follower.since))
+        };
+        for follower in primary.followers.iter_mut().filter(|follower| !stays(follower)) {
             shared.abandon_sending(follower.node, follower.sending.take());
         }
-        primary.followers.retain(|follower| assignment.holds(follower.node));
+        primary.followers.retain(stays);
         copy.parted.retain(|node, _| !assignment.isr.contains(node));
         for (&node, in_sync) in assignment
             .isr
@@ -109,6 +115,7 @@ impl Partition {
             primary.followers.push(Follower {
                 node,
                 in_sync,
+                since: assignment.attachment(node).unwrap_or_default(),
                 attached: in_sync,
                 acked: if in_sync { copy.commit } else { Sequence(0) },
                 sent: copy.last,
@@ -137,6 +144,9 @@ impl Partition {
             self.role = role;
             return;
         };
+        if let Some(copy) = &mut self.copy {
+            copy.led_until_here();
+        }
         for waiter in primary.waiters.drain(..) {
             match (waiter.asker, waiter.again) {
                 (Asker::Local(ticket), Some(op)) => {

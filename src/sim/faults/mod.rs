@@ -1,8 +1,12 @@
-//! What goes wrong, and when: chosen at random, within what the cluster promises to survive.
+//! What goes wrong, and when: chosen at random, within what the cluster promises to survive; beyond it,
+//! where a run is about losses in a row ([`losses`]) or splits of a pair ([`pair`]).
+
+mod losses;
+mod pair;
 
 use super::cluster::{Cluster, Seat};
 use super::counts::counts;
-use super::terms::{Clocks, JUMP_MS_MAX, Terms};
+use super::terms::{Clocks, Course, JUMP_MS_MAX, Terms};
 use crate::engine::ids::NodeId;
 use crate::engine::table::{MemberStatus, Table};
 
@@ -19,6 +23,8 @@ counts! {
         pub crashes: u64,
         /// Times that two were killed at once.
         pub double_crashes: u64,
+        /// Primaries killed while all that stood in for them was a former copy.
+        pub ambushes: u64,
         /// Processes started anew on the machine of a killed one.
         pub restarts: u64,
         /// Nodes that joined.
@@ -107,6 +113,19 @@ impl Faults {
             self.cuts_until_us = 0;
         }
         self.restart(cluster);
+        let next_us = match self.terms.course {
+            Course::Survivable => self.act_survivably(cluster),
+            Course::Losses => self.act_with_losses(cluster),
+            Course::Pair => self.act_on_pair(cluster),
+        };
+        let due = std::iter::once(self.cuts_until_us).filter(|&until_us| until_us != 0);
+        let due = due.chain(self.restarts.iter().map(|&(at_us, _)| at_us));
+        due.fold(next_us, |next_us, at_us| next_us.min(at_us.saturating_sub(now_us)))
+    }
+
+    /// Nothing that could cost an acknowledged write, as far as the cluster's promises go.
+    fn act_survivably(&mut self, cluster: &mut Cluster) -> u64 {
+        let now_us = cluster.now().mono_us;
         let live = cluster.live();
         let left_us = self.end_us.saturating_sub(now_us);
         // Below three, the survivor goes on alone: a pause or a cut would make two clusters.
@@ -129,42 +148,56 @@ impl Faults {
                 self.leave(cluster, &live);
             }
             46..64 if by_majority && crash_noticed && !leaving => {
-                if let Some(node) = cluster.random.pick(&live) {
-                    let us = cluster.random.between(500_000, 10_000_000).min(left_us);
-                    cluster.pause(node, us);
-                    self.calm_from_us = self.calm_from_us.max(now_us + us + NOTICED_US);
-                    self.counts.pauses += 1;
-                    tracing::info!(at_us = now_us, %node, us, "fault: pause");
-                }
+                let us = cluster.random.between(500_000, 10_000_000);
+                self.pause(cluster, &live, us);
             }
             64..86 if by_majority && crash_noticed && !leaving && self.cuts_until_us == 0 => {
                 self.cut(cluster, &live, left_us);
             }
-            86..90 if self.terms.clocks == Clocks::Jumping => {
-                if let Some(node) = cluster.random.pick(&live) {
+            86..98 => self.nuisance(cluster, &live),
+            _ => {}
+        }
+        cluster.random.between(300_000, 4_000_000)
+    }
+
+    /// What no copy is lost by: steps of a clock, trouble with the agreed log.
+    fn nuisance(&mut self, cluster: &mut Cluster, live: &[NodeId]) {
+        let now_us = cluster.now().mono_us;
+        match cluster.random.below(12) {
+            0..4 if self.terms.clocks == Clocks::Jumping => {
+                if let Some(node) = cluster.random.pick(live) {
                     let ahead_ms = cluster.random.below(2 * JUMP_MS_MAX + 1) as i64 - JUMP_MS_MAX as i64;
                     cluster.step_wall_clock(node, ahead_ms);
                     self.counts.clock_steps += 1;
                     tracing::info!(at_us = now_us, %node, ahead_ms, "fault: clock step");
                 }
             }
-            90..94 => {
+            4..8 => {
+                let left_us = self.end_us.saturating_sub(now_us);
                 let us = cluster.random.between(100_000, 5_000_000).min(left_us);
                 cluster.log_config.unavailable_until_us = now_us + us;
                 self.counts.log_outages += 1;
                 tracing::info!(at_us = now_us, us, "fault: nothing is agreed on");
             }
-            94..98 => {
+            8..12 => {
                 cluster.depose_leader();
                 self.counts.depositions += 1;
                 tracing::info!(at_us = now_us, "fault: leader deposed");
             }
             _ => {}
         }
-        let next_us = cluster.random.between(300_000, 4_000_000);
-        let due = std::iter::once(self.cuts_until_us).filter(|&until_us| until_us != 0);
-        let due = due.chain(self.restarts.iter().map(|&(at_us, _)| at_us));
-        due.fold(next_us, |next_us, at_us| next_us.min(at_us.saturating_sub(now_us)))
+    }
+
+    /// Pauses one of `live`.
+    fn pause(&mut self, cluster: &mut Cluster, live: &[NodeId], us: u64) {
+        let now_us = cluster.now().mono_us;
+        if let Some(node) = cluster.random.pick(live) {
+            let us = us.min(self.end_us.saturating_sub(now_us));
+            cluster.pause(node, us);
+            self.calm_from_us = self.calm_from_us.max(now_us + us + NOTICED_US);
+            self.counts.pauses += 1;
+            tracing::info!(at_us = now_us, %node, us, "fault: pause");
+        }
     }
 
     /// Everything is healed; what is paused goes on by itself.
@@ -196,9 +229,12 @@ impl Faults {
         if cluster.settings().replicas > 2 && cluster.random.per_million(400_000) {
             doomed.extend(cluster.random.pick(live).filter(|second| !doomed.contains(second)));
         }
-        if !may_lose(cluster, &doomed) {
-            return;
+        if may_lose(cluster, &doomed) {
+            self.kill(cluster, doomed);
         }
+    }
+
+    fn kill(&mut self, cluster: &mut Cluster, doomed: Vec<NodeId>) {
         self.counts.double_crashes += u64::from(doomed.len() == 2);
         let now_us = cluster.now().mono_us;
         for node in doomed {
@@ -306,8 +342,6 @@ fn may_lose(cluster: &Cluster, doomed: &[NodeId]) -> bool {
         let complete = assignment.isr.iter().filter(|&&other| cluster.lives(other)).count();
         assignment.epoch.0 > 0 && complete >= wanted && assignment.isr.iter().any(|&other| stays(other))
     });
-    let voters = log.voters.iter().filter(|&&voter| stays(voter)).count();
-    let majority = voters * 2 > log.voters.len();
     // A survivor of two goes on once it has the table that calls its copies complete.
     let other = live.iter().find(|&&other| stays(other));
     let may_take_over = !table.ever_three
@@ -315,9 +349,23 @@ fn may_lose(cluster: &Cluster, doomed: &[NodeId]) -> bool {
         && other.is_some_and(|&other| {
             cluster.runs(other) && cluster.engine(other).has_table(table.incarnation, table.version)
         });
-    // With fewer holders than a write needs copies, all that is left to do is to refuse.
-    let holders =
-        live.iter().filter(|&&node| stays(node) && cluster.engine(node).member().weight > 0).count();
-    let writable = holders >= usize::from(table.settings.min_copies) || !table.ever_three;
-    !doomed.is_empty() && live.len() > doomed.len() && copied && writable && (majority || may_take_over)
+    let writable = is_writable_without(cluster, doomed) || !table.ever_three;
+    let decides = has_majority_without(cluster, doomed) || may_take_over;
+    !doomed.is_empty() && live.len() > doomed.len() && copied && writable && decides
+}
+
+/// Whether most of the voters stay.
+fn has_majority_without(cluster: &Cluster, doomed: &[NodeId]) -> bool {
+    cluster.latest_log().is_some_and(|log| {
+        let stays = |node: NodeId| cluster.lives(node) && !doomed.contains(&node);
+        log.voters.iter().filter(|&&voter| stays(voter)).count() * 2 > log.voters.len()
+    })
+}
+
+/// Whether there stay as many holders as a write needs copies: with fewer, all that is left to do is to
+/// refuse.
+fn is_writable_without(cluster: &Cluster, doomed: &[NodeId]) -> bool {
+    let stay = cluster.live().into_iter().filter(|node| !doomed.contains(node));
+    let holders = stay.filter(|&node| cluster.engine(node).member().weight > 0).count();
+    holders >= usize::from(cluster.settings().min_copies)
 }
