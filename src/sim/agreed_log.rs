@@ -191,7 +191,12 @@ impl Cluster {
 
     pub(super) fn set_voters(&mut self, node: NodeId, voters: Vec<NodeId>) {
         let incarnation = self.engine(node).table().incarnation;
-        let may = self.has_majority(incarnation, node);
+        // By joint consensus: most of those before agree, and most of those after, and who is new among them
+        // has to catch up first.
+        let before = self.logs.get(&incarnation).map(|log| log.voters.clone()).unwrap_or_default();
+        let near = voters.iter().filter(|&&voter| self.converse(node, voter)).count();
+        let arrived = voters.iter().all(|&voter| before.contains(&voter) || self.converse(node, voter));
+        let may = self.has_majority(incarnation, node) && near * 2 > voters.len() && arrived;
         if let Some(log) = self.logs.get_mut(&incarnation)
             && log.leader == Some(node)
             && may

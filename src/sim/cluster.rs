@@ -91,6 +91,8 @@ pub struct SimNode {
     pub paused_until_us: u64,
     /// Whether it has left in good order.
     pub left: bool,
+    /// When it stops at the latest, having left: the others may still need its vote to do without it.
+    stops_us: Option<u64>,
     /// Its machine's clocks.
     pub clock: Clock,
     maintained: BTreeSet<NodeId>,
@@ -141,6 +143,8 @@ const LINK_SETUP_US: u64 = 2_000;
 /// As the mesh of production links: a peer unheard for so long is lost.
 const LINK_IDLE_US: u64 = 3_000_000;
 const PULSE_US: u64 = 200_000;
+/// As a node that leaves in production.
+const VOTERS_PATIENCE_US: u64 = 5_000_000;
 
 impl Cluster {
     /// An empty cluster.
@@ -221,6 +225,7 @@ impl Cluster {
             up: true,
             paused_until_us: 0,
             left: false,
+            stops_us: None,
             clock: seat.clock,
             maintained: BTreeSet::new(),
         };
@@ -398,16 +403,32 @@ impl Cluster {
                 self.leave_logs(node, incarnation);
             }
             Output::Left => {
-                tracing::debug!(%node, "left");
+                let stops_us = self.now_us + VOTERS_PATIENCE_US;
                 if let Some(sim) = self.nodes.get_mut(&node) {
-                    sim.left = true;
+                    sim.stops_us = Some(stops_us);
                 }
-                for peer in self.network.neighbours(node) {
-                    self.network.unlink(node, peer);
-                    self.after(LINK_SETUP_US, Event::LinkDown(peer, node));
-                }
+                self.stop_if_free(node);
             }
             Output::TableChanged => {}
+        }
+    }
+
+    /// Stops a node that has left, once the others agree on a log without it; or it has waited enough.
+    fn stop_if_free(&mut self, node: NodeId) {
+        let Some(stops_us) = self.nodes.get(&node).and_then(|sim| sim.stops_us) else { return };
+        let log = self.logs.get(&self.engine(node).table().incarnation);
+        let others = self.engine(node).table().members.keys().any(|&other| other != node);
+        let votes = others && log.is_some_and(|log| log.voters.contains(&node));
+        if votes && self.now_us < stops_us {
+            return;
+        }
+        tracing::debug!(%node, "left");
+        if let Some(sim) = self.nodes.get_mut(&node) {
+            sim.left = true;
+        }
+        for peer in self.network.neighbours(node) {
+            self.network.unlink(node, peer);
+            self.after(LINK_SETUP_US, Event::LinkDown(peer, node));
         }
     }
 
@@ -522,6 +543,10 @@ impl Cluster {
             self.after(0, Event::LinkDown(b, a));
         }
         for node in self.live() {
+            self.stop_if_free(node);
+            if !self.lives(node) {
+                continue;
+            }
             let maintained = &self.nodes[&node].maintained;
             let unlinked: Vec<NodeId> =
                 maintained.iter().copied().filter(|&peer| !self.network.linked(node, peer)).collect();

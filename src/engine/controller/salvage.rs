@@ -235,6 +235,7 @@ impl Salvage {
             if let Some(asked) = self.asked.get_mut(&held.partition)
                 && held.epoch == asked.epoch.next()
             {
+                tracing::debug!(%from, ?held, "held");
                 asked.answers.insert(from, *held);
             }
         }
@@ -247,6 +248,7 @@ impl Salvage {
             && let Some(merge) = &mut asked.merge
             && (merge.from, merge.to) == (from, to)
         {
+            tracing::debug!(%partition, %from, %to, "merged");
             merge.done = true;
         }
     }

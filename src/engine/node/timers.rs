@@ -7,7 +7,7 @@ use crate::engine::message::{self, Message, Unavailable};
 use crate::engine::mutants::Mutant;
 use crate::engine::partition::Role;
 use crate::engine::partition::primary::{Asker, IN_DOUBT};
-use crate::engine::table::{MemberStatus, TableChange};
+use crate::engine::table::MemberStatus;
 use crate::engine::time::Now;
 
 /// Complete copies that nobody else has.
@@ -176,8 +176,12 @@ impl Engine {
             // The leader first: whoever has to go, it isn't the one that decides.
             let mut current = self.last_voters.clone();
             current.sort_by_key(|&node| node != me);
+            // Who died a moment ago is still linked: a set of voters must not rest on it.
+            let lately_us = now_us.saturating_sub(self.shared.config.peers.lease_us);
             let alive = |node: NodeId| {
-                node == me || (self.membership.is_alive(node) && self.shared.peers.linked(node))
+                let peers = &self.shared.peers;
+                let answers = peers.linked(node) && peers.answered_us(node) >= lately_us;
+                node == me || (self.membership.is_alive(node) && answers)
             };
             let voters = controller::voters(&table, &current, alive);
             if !current.is_empty()
@@ -263,10 +267,7 @@ impl Engine {
         self.leader_lost_us = None;
         let incarnation = table.incarnation.successor(me);
         tracing::warn!(%incarnation, "the rest of this small cluster is lost; going on alone");
-        let mut next = (*table).clone();
-        next.apply(&[TableChange::NewIncarnation(incarnation)]);
-        next.carried_by = Some(me);
-        self.outputs.push_back(Output::Form(Box::new(next)));
+        self.outputs.push_back(Output::Form(Box::new(table.carried_on(incarnation, me))));
     }
 
     fn update_load(&mut self) {

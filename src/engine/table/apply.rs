@@ -7,7 +7,7 @@ use super::{
     Assignment, COPIES_MAX, Former, MAP_COUNT_MAX, MEMBER_COUNT_MAX, MapDefinition, Member, MemberStatus,
     NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table, TableChange,
 };
-use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
+use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion};
 
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,6 +204,28 @@ impl Table {
         self.partitions.iter().any(|assignment| {
             assignment.epoch > Epoch(0) && (assignment.primary == node || assignment.holds(node))
         })
+    }
+
+    /// The life of the cluster that `carrier`, the survivor of a small one, begins with what it holds. The
+    /// others' copies are void in it, also of those that come back, and nobody may count on them: they
+    /// are no longer named. What `carrier` has no complete copy of begins empty.
+    pub fn carried_on(&self, incarnation: Incarnation, carrier: NodeId) -> Table {
+        let mut table = self.clone();
+        table.apply(&[TableChange::NewIncarnation(incarnation)]);
+        table.carried_by = Some(carrier);
+        for member in table.members.values_mut().filter(|member| member.node != carrier) {
+            if member.status == MemberStatus::Up {
+                member.status = MemberStatus::Down;
+            }
+        }
+        for assignment in table.partitions.iter_mut().filter(|assignment| assignment.epoch > Epoch(0)) {
+            let epoch = assignment.epoch.next();
+            let origin = if assignment.isr.contains(&carrier) { assignment.origin } else { epoch };
+            let isr = vec![carrier];
+            *assignment = Assignment { epoch, origin, primary: carrier, isr, ..Assignment::default() };
+        }
+        debug_assert_eq!(table.checks(), Ok(()));
+        table
     }
 
     /// Begins a partition anew, empty on `primary` and `backups`, at the epoch after `epoch`.

@@ -21,8 +21,10 @@ pub(super) struct Committed {
 pub(super) struct Commits {
     reached: BTreeMap<PartitionId, BTreeMap<(Incarnation, Epoch), Committed>>,
     seen: BTreeMap<(NodeId, PartitionId), (Incarnation, Epoch, Sequence)>,
-    /// What each node was in sync for.
-    shared: BTreeMap<(PartitionId, NodeId), Committed>,
+    /// What each node was in sync for, in which incarnation.
+    shared: BTreeMap<(PartitionId, NodeId), (Incarnation, Committed)>,
+    /// The incarnation that each node is in.
+    known: BTreeMap<NodeId, Incarnation>,
     /// What the survivor of a small cluster must have carried into a later incarnation.
     carried: BTreeMap<Incarnation, BTreeMap<PartitionId, Committed>>,
 }
@@ -30,17 +32,20 @@ pub(super) struct Commits {
 impl Commits {
     /// Looks at whether an incarnation is new. Whoever carries its copies into it has what was committed
     /// while it was in sync; what others committed alone since ends with them.
-    pub(super) fn carried(&mut self, cluster: &Cluster, table: &Table) {
-        let Some(carrier) = table.carried_by.filter(|_| !self.carried.contains_key(&table.incarnation))
-        else {
+    pub(super) fn carried(&mut self, cluster: &Cluster, node: NodeId, table: &Table) {
+        let from = self.known.insert(node, table.incarnation).unwrap_or_default();
+        if from == table.incarnation || table.carried_by != Some(node) {
             return;
-        };
+        }
         let count = usize::from(cluster.settings().partitions);
         let base = (0..count).map(|index| {
             let id = PartitionId(index as u16);
-            (id, self.shared.get(&(id, carrier)).copied().unwrap_or_default())
+            let shared = self.shared.get(&(id, node)).filter(|(incarnation, _)| *incarnation == from);
+            let before = || self.carried.get(&from).and_then(|carried| carried.get(&id)).copied();
+            (id, shared.map(|(_, committed)| *committed).or_else(before).unwrap_or_default())
         });
-        self.carried.insert(table.incarnation, base.collect());
+        let base = base.collect();
+        self.carried.insert(table.incarnation, base);
     }
 
     /// How far a partition was committed in reigns up to this one. A node that was paused may begin
@@ -84,7 +89,9 @@ impl Commits {
                 .map(|follower| follower.node)
                 .collect(),
         };
-        for &holder in holders.iter().filter(|_| copy.commit > Sequence(0)) {
+        // Who has gone over to another incarnation since starts over, or answers to others.
+        let same = |holder: &&NodeId| cluster.engine(**holder).table().incarnation == incarnation;
+        for &holder in holders.iter().filter(|_| copy.commit > Sequence(0)).filter(same) {
             let other = cluster.engine(holder).partitions().get(id.index());
             let held = other.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
             if held.is_none_or(|held| held < copy.commit) {
@@ -100,9 +107,8 @@ impl Commits {
             reached.version = reached.version.max(copy.hlc.last());
         }
         let reached = *reached;
-        let same = |holder: &&NodeId| cluster.engine(**holder).table().incarnation == incarnation;
         for &holder in holders.iter().filter(same).chain([&node]) {
-            self.shared.insert((id, holder), reached);
+            self.shared.insert((id, holder), (incarnation, reached));
         }
         Ok(())
     }

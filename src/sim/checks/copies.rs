@@ -3,6 +3,7 @@
 use super::commits::Commits;
 use super::{Finding, Seen};
 use crate::engine::ids::{Incarnation, NodeId, PartitionId};
+use crate::engine::node::Engine;
 use crate::engine::table::Table;
 use std::collections::BTreeSet;
 
@@ -32,13 +33,16 @@ impl Copies {
             table.assignment(partition.id).is_some_and(|assignment| assignment.isr.contains(&other))
         };
         let failed = |other| lists(table, other) && cluster.agreed().is_some_and(|now| !lists(now, other));
+        // Nor is one that was given up for a later incarnation, which this node doesn't know of yet.
+        let moved = |other, engine: &Engine| lists(table, other) && engine.table().incarnation > incarnation;
         let complete = cluster
             .nodes
             .iter()
             .filter(|(other, sim)| {
                 let copy = sim.engine.partitions().get(partition.id.index());
                 let last = copy.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
-                **other != node && last.is_some_and(|last| last >= committed || failed(**other))
+                let held = last.is_some_and(|last| last >= committed || failed(**other));
+                **other != node && (held || moved(**other, &sim.engine))
             })
             .count();
         let up = table.owners().count();

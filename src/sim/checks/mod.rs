@@ -107,7 +107,7 @@ impl Checks {
     pub fn after_input(&mut self, cluster: &Cluster, node: NodeId) -> Result<(), Violation> {
         let engine = cluster.engine(node);
         let incarnation = engine.table().incarnation;
-        self.commits.carried(cluster, engine.table());
+        self.commits.carried(cluster, node, engine.table());
         let glances = self.glances.entry(node).or_default();
         glances.resize(engine.partitions().len(), None);
         let mut changed: Vec<&Partition> = Vec::new();

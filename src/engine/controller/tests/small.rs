@@ -134,6 +134,20 @@ fn availability_first_lets_the_lowest_survivor_go_on() {
     assert!(!may_take_over(&table, NodeId(3), alive));
 }
 
+/// Who came back before it was buried found itself in sync, though it had started over: it held nothing, and
+/// was asked (seed 700260).
+#[test]
+fn a_takeover_counts_on_nobody_else() {
+    let before = assigned(2, Survival::Auto);
+    let after = before.carried_on(Incarnation(2), NodeId(2));
+    assert!(after.supersedes(&before) && after.checks().is_ok());
+    assert!(!after.is_live(NodeId(1)));
+    for (old, new) in before.partitions.iter().zip(&after.partitions) {
+        assert_eq!((new.primary, &new.isr[..]), (NodeId(2), &[NodeId(2)][..]));
+        assert_eq!((new.epoch, new.origin), (old.epoch.next(), old.origin));
+    }
+}
+
 #[test]
 fn a_new_incarnation_keeps_the_version_growing() {
     let mut table = assigned(2, Survival::Auto);
