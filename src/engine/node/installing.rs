@@ -158,7 +158,8 @@ impl Engine {
         }
     }
 
-    /// Tells all members of the table in force: the step from `before`, if that says it all.
+    /// Tells all members of the table in force: the step from `before`, if that says it all. Those that it
+    /// no longer names hear of it, too: who leaves waits for that.
     pub(super) fn push_table(&mut self, before: Option<&Table>) {
         let me = self.shared.me;
         let table = self.shared.table.clone();
@@ -167,7 +168,9 @@ impl Engine {
             Some(step) => Message::TableStep(step),
             None => Message::Table(Box::new((*table).clone())),
         };
-        for (&node, member) in &table.members {
+        let gone = before.map(|before| &before.members).into_iter().flatten();
+        let gone = gone.filter(|(node, _)| !table.members.contains_key(node));
+        for (&node, member) in table.members.iter().chain(gone) {
             if node != me && member.status != MemberStatus::Down {
                 self.shared.peers.send_control(node, &message);
             }

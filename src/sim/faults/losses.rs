@@ -2,7 +2,7 @@
 //! stands in for them is a former copy. What is acknowledged comes back, or its partition is dead for
 //! everybody to see; what still has an in-sync copy goes on.
 
-use super::{Faults, NODES_MAX, has_majority_without, is_writable_without};
+use super::{Faults, NODES_MAX, NOTICED_US, has_majority_without, is_writable_without};
 use crate::engine::ids::NodeId;
 use crate::engine::table::MemberStatus;
 use crate::sim::cluster::Cluster;
@@ -28,6 +28,13 @@ impl Faults {
             return LURK_US;
         }
         let by_majority = cluster.agreed().is_some_and(|table| table.ever_three);
+        // Who leaves takes a vote along: with losses at the same time there may be too few.
+        let leaving = live.iter().any(|&node| cluster.engine(node).is_leaving());
+        if leaving {
+            self.nuisance(cluster, &live);
+            return cluster.random.between(300_000, 3_000_000);
+        }
+        let calm = now_us >= self.calm_from_us && now_us >= self.crashed_us + NOTICED_US;
         match cluster.random.below(100) {
             0..16 if by_majority => {
                 let mut doomed: Vec<NodeId> = cluster.random.pick(&live).into_iter().collect();
@@ -43,7 +50,7 @@ impl Faults {
                 self.counts.joins += 1;
                 tracing::info!(at_us = now_us, %node, "fault: join");
             }
-            40..44 => self.leave(cluster, &live),
+            40..44 if calm => self.leave(cluster, &live),
             // Long enough to be counted out.
             44..72 if by_majority => {
                 let us = cluster.random.between(2_000_000, 15_000_000);
