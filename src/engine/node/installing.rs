@@ -144,6 +144,15 @@ impl Engine {
                 self.controller.resign();
             }
         }
+        if carries {
+            // What waits here was executed in the life before: a fencing token of it may be smaller than one
+            // that the other side of a split has given since (seed 720018).
+            let Engine { shared, partitions, .. } = self;
+            for partition in partitions.iter_mut() {
+                partition.flush(shared);
+                partition.step_down(shared);
+            }
+        }
         self.pending_seals.clear();
         self.shared.peers.new_incarnation(table.incarnation);
         // Whoever leads while its cluster forms keeps what the log said before this table came of it.

@@ -201,7 +201,9 @@ impl Engine {
         let me = self.shared.me;
         let only = self.only_here();
         let heirs = self.shared.table.heirs().any(|member| member.node != me);
-        let waits = heirs && only.keys > 0;
+        // In a small cluster the log goes with its voter: the other, handed everything, may not know it yet.
+        let decides = self.leading && !self.shared.table.goes_by_majority();
+        let waits = heirs && (only.keys > 0 || decides);
         if only.keys > 0 && (!waits || now.mono_us >= self.warned_us + WARN_REPEAT_US) {
             self.warned_us = now.mono_us;
             let OnlyHere { partitions, keys } = only;

@@ -138,7 +138,7 @@ impl Partition {
     }
 
     /// Ends a reign: writes under way are in doubt, reads run again elsewhere.
-    pub(in crate::engine::partition) fn step_down(&mut self, shared: &mut Shared) {
+    pub(in crate::engine) fn step_down(&mut self, shared: &mut Shared) {
         let role = std::mem::replace(&mut self.role, Role::Bystander);
         let Role::Primary(mut primary) = role else {
             self.role = role;
