@@ -56,8 +56,7 @@ fn table(backups: &[NodeId]) -> Arc<Table> {
             origin: Epoch(1),
             primary: PRIMARY,
             isr: holders.clone(),
-            learners: Vec::new(),
-            former: Vec::new(),
+            ..Assignment::default()
         };
     }
     Arc::new(table)
