@@ -6,12 +6,26 @@
 
 use bytes::Bytes;
 use ringdove::config::{NodeConfig, Settings};
+use ringdove::drivers::quic::Hello;
+use ringdove::drivers::raft;
 use ringdove::engine::client_wire::{ClusterView, frame};
+use ringdove::engine::command;
+use ringdove::engine::config::EngineConfig;
+use ringdove::engine::dedup::{DedupLimits, DedupTable, DedupUpdate};
 use ringdove::engine::frame::{Class, FrameDecoder};
-use ringdove::engine::message;
+use ringdove::engine::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot};
+use ringdove::engine::membership::{GossipId, Membership, MembershipConfig, MembershipOutput};
+use ringdove::engine::message::{self, TableStep};
+use ringdove::engine::node::{Engine, Output};
+use ringdove::engine::op::{Op, OwnedOp, Ticket};
 use ringdove::engine::record::{self, Limits};
-use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Reply, ReplyLimits, Trust};
+use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
+use ringdove::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableChange};
+use ringdove::engine::time::Now;
+use std::collections::VecDeque;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Commands of Redis clients: the same commands however the bytes are cut.
 pub fn resp(input: &[u8]) {
@@ -121,6 +135,280 @@ pub fn client_wire(input: &[u8]) {
     if let Ok(view) = ClusterView::decode(input) {
         assert!(ClusterView::decode(&view.encode()).is_ok());
     }
+}
+
+/// What travels inside requests and messages: a hello, a forwarded operation, exactly-once state, and
+/// what the voters of the agreed log say.
+pub fn control(input: &[u8]) {
+    if let Ok(hello) = Hello::decode(input) {
+        assert_eq!(Hello::decode(&hello.encode()[2..]), Ok(hello));
+    }
+    if let Some(opened) = OwnedOp::from_encoded(input).open() {
+        let again = OwnedOp::new(&opened.as_op());
+        assert!(again.open().is_some());
+        assert_eq!(again.partition(), opened.as_op().partition);
+    }
+    let limits = DedupLimits { clients_max: 4, bytes_max: 1_000, ..DedupLimits::default() };
+    if let Ok(mut table) = DedupTable::decode(input, limits) {
+        assert!(table.client_count() <= limits.clients_max && table.bytes() <= limits.bytes_max);
+        let mut encoded = Vec::new();
+        table.encode(&mut encoded);
+        let again = DedupTable::decode(&encoded, limits).expect("just encoded");
+        assert_eq!(again.bytes(), table.bytes());
+        table.merge(&again);
+    }
+    if let Ok((update, taken)) = DedupUpdate::decode(input) {
+        assert!(0 < taken && taken <= input.len());
+        let mut table = DedupTable::new(limits);
+        table.record(&update);
+        assert!(table.bytes() <= limits.bytes_max);
+    }
+    // The votes of requests name their sender.
+    for from in [NodeId(1), NodeId(2)] {
+        if let Ok(Some(encoded)) = raft::recode(from, input) {
+            assert!(!encoded.is_empty());
+        }
+    }
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn member_of(id: u64) -> Member {
+    let address = address(id as u16);
+    Member {
+        node: NodeId(id),
+        name: format!("n{id}"),
+        quic: address,
+        resp: address,
+        admin: address,
+        zone: None,
+        weight: 100,
+        status: MemberStatus::Up,
+    }
+}
+
+/// The incarnation of what is under test.
+pub const INCARNATION: Incarnation = Incarnation(1 << 16);
+
+/// Three members, four partitions: node 1 is primary, backup and learner of one each.
+pub fn small_table() -> Table {
+    let settings = ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let mut table = Table::new(INCARNATION, settings);
+    let owners = [(1, 2), (2, 1), (2, 3), (3, 2)];
+    let assign = |(partition, (primary, backup))| TableChange::Assign {
+        partition: PartitionId(partition),
+        primary: NodeId(primary),
+        backups: vec![NodeId(backup)],
+    };
+    let mut entry: Vec<_> = (1..=3).map(|id| TableChange::PutMember(member_of(id))).collect();
+    entry.extend((0..).zip(owners).map(assign));
+    table.apply(&entry);
+    table.apply(&[TableChange::AddLearner { partition: PartitionId(2), epoch: Epoch(1), node: NodeId(1) }]);
+    table
+}
+
+/// Entries of the agreed log: whatever they say, the table stays one, and steps lead where it went.
+pub fn table(input: &[u8]) {
+    let mut table = small_table();
+    let mut rest = input;
+    for _ in 0..64 {
+        let Ok((change, tail)) = postcard::take_from_bytes::<TableChange>(rest) else { break };
+        rest = tail;
+        let encoded = postcard::to_stdvec(&change).expect("plain fields");
+        assert_eq!(postcard::from_bytes::<TableChange>(&encoded).as_ref(), Ok(&change));
+        let before = table.clone();
+        let applied = table.apply(&[change]);
+        assert_eq!(applied.applied + applied.skipped, 1);
+        assert_eq!(table.checks(), Ok(()));
+        assert_eq!(table.checks_after(&before), Ok(()));
+        if let Some(step) = TableStep::between(&before, &table) {
+            let mut stepped = Table { version: step.version, ..before };
+            for (id, assignment) in step.partitions {
+                stepped.partitions[id.index()] = assignment;
+            }
+            assert!(stepped == table, "the step leads elsewhere");
+        }
+    }
+    let encoded = postcard::to_stdvec(&table).expect("plain fields");
+    assert!(postcard::from_bytes::<Table>(&encoded).as_ref() == Ok(&table));
+    assert!(ClusterView::decode(&ClusterView::of(&table).encode()).is_ok());
+    // And a table that somebody else made.
+    if let Ok((other, _)) = postcard::take_from_bytes::<Table>(input)
+        && other.checks().is_ok()
+    {
+        let _ = other.checks_after(&table);
+        assert!(ClusterView::decode(&ClusterView::of(&other).encode()).is_ok());
+    }
+}
+
+/// What is left of the input, as choices.
+struct Choices<'a>(&'a [u8]);
+
+impl<'a> Choices<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// Three nodes gossip; their datagrams are lost, doubled, changed and made up, and time passes.
+pub fn gossip(input: &[u8]) {
+    const MEMBERS_MAX: usize = 8;
+    const WAITING_MAX: usize = 32;
+    let config = MembershipConfig { members_max: MEMBERS_MAX, ..MembershipConfig::default() };
+    let mut now = Now { mono_us: 1_000_000, wall_ms: 1_000 };
+    let id = |node: u64| GossipId { node: NodeId(node), generation: 0, quic: address(node as u16) };
+    let mut nodes: Vec<Membership> = (1..=3)
+        .map(|node| {
+            let mut membership =
+                Membership::new(NodeId(node), address(node as u16), config.clone(), 7 * node);
+            membership.set_incarnation(now, INCARNATION);
+            membership.join(now, id(node % 3 + 1));
+            membership
+        })
+        .collect();
+    let mut waiting: VecDeque<(NodeId, NodeId, Vec<u8>)> = VecDeque::new();
+    let mut choices = Choices(input);
+    loop {
+        for (node, membership) in (1..).zip(&mut nodes) {
+            while let Some(output) = membership.poll() {
+                match output {
+                    MembershipOutput::Send { to, bytes, .. } => {
+                        waiting.push_back((NodeId(node), to, bytes.to_vec()));
+                    }
+                    MembershipOutput::Up(other, _)
+                    | MembershipOutput::Suspect(other)
+                    | MembershipOutput::Down(other) => assert_ne!(other, NodeId(node)),
+                }
+            }
+            assert_eq!(membership.identity().node, NodeId(node));
+            assert!(membership.members().count() <= MEMBERS_MAX);
+        }
+        while waiting.len() > WAITING_MAX {
+            waiting.pop_front();
+        }
+        let Some(choice) = choices.byte() else { break };
+        let mut datagram = match choice % 8 {
+            0 => {
+                let us = u64::from(choice >> 3) * 100_000;
+                now = now.plus_us(us);
+                nodes.iter_mut().for_each(|membership| membership.tick(now));
+                continue;
+            }
+            // Made up.
+            1 => {
+                let from = NodeId(u64::from(choice >> 3) % 4);
+                let count = choices.byte().unwrap_or_default();
+                let mut bytes = vec![0xA1, choice >> 5];
+                bytes.extend_from_slice(&INCARNATION.0.to_le_bytes());
+                bytes.extend_from_slice(choices.bytes(usize::from(count)));
+                (from, NodeId(1 + u64::from(choice >> 4) % 3), bytes)
+            }
+            _ => match waiting.pop_front() {
+                Some(datagram) => datagram,
+                None => continue,
+            },
+        };
+        let (from, to, bytes) = &mut datagram;
+        match choice % 8 {
+            // Lost.
+            2 => continue,
+            3 => waiting.push_back((*from, *to, bytes.clone())),
+            // Changed, within the same length or not.
+            4 | 5 => {
+                let at = usize::from(choices.byte().unwrap_or_default()) % bytes.len().max(1);
+                let with = choices.byte().unwrap_or_default();
+                match choice >> 6 {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at.min(bytes.len()), with),
+                    _ => bytes[at] = with,
+                }
+            }
+            _ => {}
+        }
+        let index = (to.0 as usize).wrapping_sub(1);
+        if let Some(membership) = nodes.get_mut(index) {
+            membership.datagram(now, *from, bytes);
+        }
+    }
+}
+
+/// A member of a cluster of three gets whatever the other two may send: it neither panics nor sends
+/// much more than it got, and what it holds stays consistent.
+pub fn member(input: &[u8]) {
+    let me = NodeId(1);
+    let config = EngineConfig {
+        limits: Limits { key_bytes_max: 256, value_bytes_max: 4_096 },
+        bytes_max: 1 << 20,
+        ..EngineConfig::default()
+    };
+    let mut engine = Engine::new(member_of(1), config, MembershipConfig::default(), 1);
+    let mut now = Now { mono_us: 10_000_000, wall_ms: 1_700_000_000_000 };
+    for (node, peer) in [(NodeId(2), address(2)), (NodeId(3), address(3))] {
+        engine.link_up(now, node, peer, INCARNATION);
+    }
+    engine.table_committed(now, Arc::new(small_table()));
+    for (number, key) in (0..).zip([b"a", b"b", b"c", b"d"]) {
+        let args: [&[u8]; 3] = [b"SET", key, b"value"];
+        let Ok(spec) = command::resolve(&args) else { continue };
+        let partition = Slot::of(key).partition(4);
+        let map = MapId(0);
+        let proto = Proto::Resp2;
+        let op = Op { spec, partition, map, proto, exactly_once: None, key_hash: None, args: &args };
+        let _later = engine.submit(now, Ticket { door: 1, number }, &op, &mut Vec::new());
+    }
+    let (mut choices, mut sent_bytes) = (Choices(input), 0);
+    loop {
+        engine.flush(now);
+        while let Some(output) = engine.poll() {
+            match output {
+                Output::Send(node, _, frame) => {
+                    assert_ne!(node, me);
+                    sent_bytes += frame.len();
+                }
+                Output::Form(..) | Output::Left => panic!("nobody was asked to found or to leave"),
+                _ => {}
+            }
+        }
+        let table = engine.table();
+        assert_eq!(table.checks(), Ok(()));
+        for partition in engine.partitions() {
+            assert!(partition.promised >= partition.epoch);
+            if let Some(copy) = &partition.copy {
+                assert!(copy.commit <= copy.last);
+            }
+        }
+        let Some(choice) = choices.byte() else { break };
+        if choice % 8 == 0 {
+            now = now.plus_us(u64::from(choice) * 2_000);
+            engine.tick(now);
+            continue;
+        }
+        let from = NodeId(2 + u64::from(choice & 1));
+        let count = match choice & 2 {
+            0 => choices.byte().unwrap_or_default().into(),
+            _ => usize::MAX,
+        };
+        let incarnation = match choice & 4 {
+            0 => INCARNATION,
+            _ => Incarnation(INCARNATION.0 + u64::from(choice >> 3)),
+        };
+        let mut frame = Vec::new();
+        message::begin(incarnation, &mut frame);
+        frame.extend_from_slice(choices.bytes(count));
+        engine.frame(now, from, &frame.into());
+    }
+    let bytes_max = (256 << 10) + 64 * input.len();
+    assert!(sent_bytes <= bytes_max, "{sent_bytes} bytes sent for {} bytes", input.len());
 }
 
 /// Configuration files.

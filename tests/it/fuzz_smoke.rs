@@ -6,15 +6,26 @@ mod decoders;
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use ringdove::drivers::pki::Role;
+use ringdove::drivers::quic::Hello;
 use ringdove::engine::client_wire::frame::encode_request;
 use ringdove::engine::client_wire::{ClusterView, FromNode, Outcome, RequestHead, ToNode};
+use ringdove::engine::command;
+use ringdove::engine::controller::{Held, Order, Report, Sealed, SealedPartition, Taken};
+use ringdove::engine::dedup::{DedupLimits, DedupTable, DedupUpdate, RequestTag};
 use ringdove::engine::ids::{
-    Epoch, Incarnation, MapId, NodeId, PartitionId, Sequence, TableVersion, Version,
+    ClientId, Epoch, Incarnation, MapId, NodeId, PartitionId, Sequence, Slot, TableVersion, Version,
 };
-use ringdove::engine::message::{self, Batch, Message, Records};
+use ringdove::engine::message::{
+    self, Ack, Batch, ForwardOutcome, Message, OverlayEnd, Records, Refusal, SnapshotVerdict, TableStep,
+};
+use ringdove::engine::op::{Op, OwnedOp};
 use ringdove::engine::record::{self, Effect};
+use ringdove::engine::resp::Proto;
 use ringdove::engine::store::EntryKind;
-use ringdove::engine::table::{ClusterSettings, Survival, Table};
+use ringdove::engine::table::{
+    ClusterSettings, MapDefaults, MapDefinition, MemberStatus, Survival, Table, TableChange,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const ROUNDS: usize = 20_000;
@@ -62,8 +73,16 @@ fn mutate(seeds: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// Runs `decode` on mutations of `seeds`; a panic names the bytes.
-fn smoke(seed: u64, rounds: usize, seeds: &[Vec<u8>], decode: fn(&[u8])) {
+/// Runs `decode`, the fuzz target of this name, on mutations of `seeds`; a panic names the bytes.
+/// `RINGDOVE_FUZZ_CORPUS` names a folder to write the seeds to, for the fuzzer to start from.
+fn smoke(target: &str, seed: u64, rounds: usize, seeds: &[Vec<u8>], decode: fn(&[u8])) {
+    if let Some(corpus) = std::env::var_os("RINGDOVE_FUZZ_CORPUS") {
+        let folder = std::path::Path::new(&corpus).join(target);
+        std::fs::create_dir_all(&folder).expect("a folder for the corpus");
+        for (number, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number}")), seed).expect("a file in it");
+        }
+    }
     seeds.iter().for_each(|seed| decode(seed));
     let mut random = StdRng::seed_from_u64(seed);
     for round in 0..rounds {
@@ -93,7 +112,7 @@ fn commands_of_redis_clients() {
         "PING\r\nset k \"a b\\x41\\n\" 'it\\'s'\r\n\r\n",
         "*0\r\n*-1\r\n*2\r\n$4\r\nECHO\r\n$0\r\n\r\n",
     ]);
-    smoke(1, ROUNDS, &seeds, decoders::resp);
+    smoke("resp", 1, ROUNDS, &seeds, decoders::resp);
 }
 
 #[test]
@@ -105,7 +124,7 @@ fn replies_to_clients() {
         "=7\r\ntxt:abc\r\n(123456789012345678901234567890\r\n",
         "$-1\r\n*-1\r\n",
     ]);
-    smoke(2, ROUNDS, &seeds, decoders::reply);
+    smoke("reply", 2, ROUNDS, &seeds, decoders::reply);
 }
 
 /// A small table.
@@ -133,7 +152,7 @@ fn records() -> Vec<u8> {
 
 #[test]
 fn records_between_nodes() {
-    smoke(3, ROUNDS, &[records()], decoders::record);
+    smoke("record", 3, ROUNDS, &[records()], decoders::record);
 }
 
 #[test]
@@ -173,7 +192,242 @@ fn frames_between_nodes() {
         seeds.push([&[tag][..], &body].concat());
     }
     // A table is long; the others are quick.
-    smoke(4, ROUNDS / 4, &seeds, decoders::peer);
+    smoke("peer", 4, ROUNDS / 4, &seeds, decoders::peer);
+}
+
+/// One message of each kind that means something to the member under test.
+fn messages(records: &[u8], op: &[u8], dedup: &[u8]) -> Vec<(PartitionId, Vec<u8>)> {
+    let (epoch, me) = (Epoch(1), NodeId(1));
+    let [led, followed, learned] = [PartitionId(0), PartitionId(1), PartitionId(2)];
+    let crc = crc32fast::hash(records);
+    let table = decoders::small_table();
+    let mut next = table.clone();
+    next.apply(&[TableChange::SetStatus(NodeId(3), MemberStatus::Down)]);
+    let batch = Batch {
+        number: 1,
+        sent_us: 9_000_000,
+        table_version: table.version,
+        term: 2,
+        leader: Some(NodeId(2)),
+        load: None,
+    };
+    let count = effects().len() as u32;
+    let sealed = SealedPartition { partition: led, epoch: Epoch(2), last: Sequence(3) };
+    let held = Held {
+        partition: led,
+        epoch: Epoch(2),
+        copy: Some((epoch, Sequence(3))),
+        current: true,
+        taken: Taken::Records { after: Sequence(0), last: Sequence(2) },
+    };
+    let end = OverlayEnd { last: Sequence(9), clock: Version(99), dedup };
+    let kinds = [
+        (followed, Message::Batch(batch)),
+        (
+            followed,
+            Message::Records(Records {
+                partition: followed,
+                epoch,
+                first: Sequence(1),
+                count,
+                commit: Sequence(0),
+                records,
+            }),
+        ),
+        (
+            led,
+            Message::Ack(Ack {
+                number: 1,
+                echo_us: 9_000_000,
+                granted: true,
+                table_version: table.version,
+                refused: vec![(led, Refusal::Gap(Sequence(1)))],
+            }),
+        ),
+        (led, Message::Forward { id: 1, patience_ms: 100, op }),
+        (led, Message::ForwardReply { id: 1, outcome: ForwardOutcome::Done, reply: b"+OK\r\n" }),
+        (learned, Message::Attach { partition: learned, epoch, attempt: 1, after: Sequence(0) }),
+        (led, Message::Attached { partition: led, attempt: 1 }),
+        (
+            learned,
+            Message::SnapshotChunk {
+                partition: learned,
+                attempt: 1,
+                number: 0,
+                crc,
+                entries: records,
+                dedup,
+            },
+        ),
+        (led, Message::SnapshotAck { partition: led, attempt: 1, number: 0 }),
+        (
+            learned,
+            Message::SnapshotEnd {
+                partition: learned,
+                attempt: 1,
+                sequence: Sequence(0),
+                count: 1,
+                digest: 0,
+                clock: Version(9),
+            },
+        ),
+        (led, Message::SnapshotDone { partition: led, attempt: 1, verdict: SnapshotVerdict::Equal }),
+        (followed, Message::Digest { partition: followed, epoch, sequence: Sequence(0), digest: 0 }),
+        (led, Message::DigestMismatch { partition: led, epoch, sequence: Sequence(0) }),
+        (
+            followed,
+            Message::Overlay {
+                partition: followed,
+                epoch: Epoch(2),
+                number: 0,
+                crc,
+                records,
+                end: Some(end),
+            },
+        ),
+        (led, Message::Table(Box::new(next.clone()))),
+        (
+            led,
+            Message::TableStep(TableStep {
+                after: table.version,
+                version: TableVersion(table.version.0 + 1),
+                partitions: vec![(led, table.partitions[0].clone())],
+            }),
+        ),
+        (led, Message::TablePull { incarnation: Incarnation(0), version: TableVersion(0) }),
+        (led, Message::Join { member: table.members[&NodeId(2)].clone(), relayed: false }),
+        (led, Message::Report { from: NodeId(2), report: Report::Held(vec![held]), relayed: false }),
+        (led, Message::Report { from: NodeId(2), report: Report::Leave, relayed: false }),
+        (led, Message::Sealed(Sealed { deposed: NodeId(2), partitions: vec![sealed] })),
+    ];
+    let orders = [
+        Order::Seal { deposed: NodeId(2), partitions: vec![(followed, Epoch(2))] },
+        Order::Salvage { deposed: NodeId(2), partitions: vec![(learned, Epoch(2))] },
+        Order::Handover { partition: led, epoch, to: NodeId(2) },
+        Order::Merge { partition: learned, epoch: Epoch(2), to: me },
+    ];
+    let encoded = |message: &Message<'_>| {
+        let mut bytes = Vec::new();
+        message::append(message, &mut bytes);
+        bytes
+    };
+    let orders = orders.map(|order| (led, encoded(&Message::Order(order))));
+    let kinds = kinds.iter().map(|(partition, message)| (*partition, encoded(message)));
+    kinds.chain(orders).collect()
+}
+
+/// An encoded operation.
+fn operation() -> Vec<u8> {
+    let args: [&[u8]; 3] = [b"SET", b"key", b"value"];
+    let op = Op {
+        spec: command::resolve(&args).expect("a command"),
+        partition: Slot::of(b"key").partition(4),
+        map: MapId(0),
+        proto: Proto::Resp2,
+        exactly_once: Some(RequestTag { client: ClientId(5), request: 2, acknowledged_below: 1, age_ms: 3 }),
+        key_hash: None,
+        args: &args,
+    };
+    OwnedOp::new(&op).encoded().to_vec()
+}
+
+/// Exactly-once state: one update, and a table of it.
+fn exactly_once() -> [Vec<u8>; 2] {
+    let update =
+        DedupUpdate { client: ClientId(5), request: 2, acknowledged_below: 1, at_ms: 9, reply: b"+OK\r\n" };
+    let mut table = DedupTable::new(DedupLimits::default());
+    table.record(&update);
+    let (mut one, mut all) = (Vec::new(), Vec::new());
+    update.encode(&mut one);
+    table.encode(&mut all);
+    [one, all]
+}
+
+#[test]
+fn a_member_and_whatever_the_others_say() {
+    let (records, op, [_, dedup]) = (records(), operation(), exactly_once());
+    let seeds: Vec<Vec<u8>> = messages(&records, &op, &dedup)
+        .into_iter()
+        .map(|(partition, message)| {
+            // From the primary that it concerns; then time passes.
+            let from = if partition == PartitionId(0) { 2 } else { 4 };
+            let mut input = vec![1 + from % 2, message.len() as u8];
+            input.extend(message);
+            input.extend([248, 8]);
+            input
+        })
+        .collect();
+    smoke("member", 7, ROUNDS / 4, &seeds, decoders::member);
+}
+
+#[test]
+fn gossip_between_members() {
+    let made_up = [&[1, 20][..], &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 127, 0, 0, 1, 2, 0, 0, 3]].concat();
+    let seeds = [
+        [8, 6, 6, 6, 6, 8, 6, 6, 6, 6, 6, 40, 6, 6, 6, 248, 6, 6, 6, 6, 6, 6].to_vec(),
+        [16, 6, 2, 3, 6, 4, 20, 7, 16, 5, 30, 9, 6, 196, 11, 1, 6, 132, 40, 2, 248, 248].to_vec(),
+        made_up,
+    ];
+    smoke("gossip", 8, ROUNDS / 4, &seeds, decoders::gossip);
+}
+
+#[test]
+fn entries_of_the_agreed_log() {
+    let (partition, epoch, node) = (PartitionId(2), Epoch(1), NodeId(1));
+    let changes = [
+        TableChange::PutMember(decoders::small_table().members[&NodeId(2)].clone()),
+        TableChange::SetStatus(NodeId(3), MemberStatus::Down),
+        TableChange::RemoveMember(NodeId(3)),
+        TableChange::AddLearner { partition: PartitionId(0), epoch, node: NodeId(3) },
+        TableChange::Complete { partition, epoch, node },
+        TableChange::RemoveReplica { partition, epoch, node: NodeId(3) },
+        TableChange::RemoveLagging { partition, epoch, node: NodeId(3) },
+        TableChange::RemoveLearner { partition, epoch, node },
+        TableChange::Failover {
+            partition,
+            epoch,
+            primary: NodeId(3),
+            isr: vec![NodeId(3)],
+            last: Sequence(4),
+        },
+        TableChange::Recover { partition, epoch, primary: node, accepted: true },
+        TableChange::Handover { partition, epoch, to: NodeId(3) },
+        TableChange::CancelHandover { partition, epoch },
+        TableChange::AcceptLoss { partition, epoch, primary: node, backups: vec![NodeId(3)] },
+        TableChange::DefineMap(MapDefinition { name: "m".into(), defaults: MapDefaults::default() }),
+        TableChange::NewIncarnation(Incarnation(decoders::INCARNATION.0 + 1)),
+    ];
+    let encoded = |change: &TableChange| postcard::to_stdvec(change).expect("plain fields");
+    let mut seeds: Vec<_> = changes.iter().map(encoded).collect();
+    seeds.push(changes.iter().flat_map(encoded).collect());
+    seeds.push(postcard::to_stdvec(&decoders::small_table()).expect("plain fields"));
+    smoke("table", 9, ROUNDS / 4, &seeds, decoders::table);
+}
+
+#[test]
+fn what_requests_and_messages_carry() {
+    let hello = Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        role: Role::Node,
+        node: NodeId(2),
+        incarnation: decoders::INCARNATION,
+        quic: ([127, 0, 0, 1], 2).into(),
+        name: "n2".into(),
+        expects: Some(NodeId(1)),
+        wall_ms: 5,
+    };
+    let mut seeds = vec![hello.encode()[2..].to_vec(), operation()];
+    seeds.extend(exactly_once());
+    // Requests of voters: version, kind, group, then a vote (term 1, node 1) and what it is about.
+    for kind in 1..=5 {
+        let committed = u8::from(!matches!(kind, 2 | 3));
+        let mut request = vec![1, kind];
+        request.extend([0; 16]);
+        request.extend([1, 1, committed, 0, 0, 0, 0, 0]);
+        seeds.push(request);
+    }
+    smoke("control", 10, ROUNDS, &seeds, decoders::control);
 }
 
 #[test]
@@ -187,7 +441,7 @@ fn frames_of_quic_clients() {
     FromNode::Response { id: 5, outcome: Outcome::Ok, reply: b"+OK\r\n" }.encode(&mut reply);
     FromNode::Pong { id: 1 }.encode(&mut reply);
     let view = ClusterView::of(&table()).encode();
-    smoke(5, ROUNDS, &[request, reply, view], decoders::client_wire);
+    smoke("client_wire", 5, ROUNDS, &[request, reply, view], decoders::client_wire);
 }
 
 #[test]
@@ -197,5 +451,5 @@ fn configuration_files() {
         "# comment\nreplicas = 3\nmin-copies = 2\neviction = 'allkeys-lru'\nresp-redirect = true\n",
         "quic = \"127.0.0.1:0\"\nlog = \"info,ringdove=debug\"\ndrain_timeout = \"9s\"\nsurvival = 'majority'\n",
     ]);
-    smoke(6, ROUNDS / 4, &seeds, decoders::config);
+    smoke("config", 6, ROUNDS / 4, &seeds, decoders::config);
 }

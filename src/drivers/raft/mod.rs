@@ -27,4 +27,4 @@ pub use agreed_log::{
 };
 pub use config::{ENTRY_BYTES_MAX, LogConfig, RPC_BODY_BYTES_MAX, TABLE_BYTES_MAX};
 pub use network::{OutgoingRpc, RpcFailure, RpcSender, channel};
-pub use wire::{GroupId, Refusal};
+pub use wire::{GroupId, Refusal, recode};

@@ -205,6 +205,24 @@ pub(super) fn decode_response<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     whole(bytes).ok()
 }
 
+/// Decodes what another voter may have sent, a request or any response, and encodes what came of it
+/// again: what decoders of hostile bytes are tested with.
+///
+/// # Errors
+/// What is wrong with it, as for a request that arrives.
+pub fn recode(from: NodeId, bytes: &[u8]) -> Result<Option<Bytes>, Refusal> {
+    fn response<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<Bytes> {
+        decode_response::<T>(bytes).as_ref().and_then(encode_response)
+    }
+    match bytes.split_first() {
+        Some((0, rest)) => Ok(response::<Appended>(rest)),
+        Some((0xFF, rest)) => Ok(response::<Voted>(rest)),
+        Some((0xFE, rest)) => Ok(response::<Installed>(rest)),
+        Some((0xFD, rest)) => Ok(response::<Transferred>(rest)),
+        _ => Request::decode(from, bytes).map(|(group, request)| request.encode(group)),
+    }
+}
+
 /// Decodes a body that must fill `bytes` exactly.
 fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     match postcard::take_from_bytes(bytes) {
