@@ -29,6 +29,10 @@ impl Hlc {
 }
 
 impl Version {
+    /// Later than any clock of ours will ever read: the year is 4199. What claims to be later is
+    /// broken, and a clock that took note of it could not go on.
+    pub const MAX: Version = Version(1 << 62);
+
     /// The wall-clock part, in milliseconds since the Unix epoch.
     pub fn wall_ms(self) -> u64 {
         self.0 >> 16

@@ -5,6 +5,10 @@
 //! A frame that does not decode is refused whole and counted; its length was bounded by the
 //! transport before it was read.
 
+mod possible;
+
+pub use possible::NUMBER_MAX;
+
 use super::controller::{Order, Report, Sealed};
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
 use super::table::{Assignment, Member, Table};
@@ -168,7 +172,12 @@ pub enum Message<'a> {
         relayed: bool,
     },
     /// From the controller.
-    Order(Order),
+    Order {
+        /// The term of the agreed log that it leads: whoever knows of a later one doesn't obey.
+        term: u64,
+        /// What to do.
+        order: Order,
+    },
     /// To the controller, on behalf of `from`.
     Report {
         /// Who reports.

@@ -354,6 +354,10 @@ impl Engine {
                     break;
                 }
             };
+            if !message.is_possible() {
+                self.shared.stats.refused.sequence += 1;
+                continue;
+            }
             if foreign
                 && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. })
             {
@@ -368,9 +372,14 @@ impl Engine {
                     if let Some((head, refused)) = batch.take() {
                         self.shared.peers.grant(from, now.mono_us, &head, refused);
                     }
+                    if self.is_unheard_of(head.table_version) {
+                        self.shared.stats.refused.sequence += 1;
+                        continue;
+                    }
                     if head.table_version > self.shared.table.version {
                         self.shared.pull_table(from);
                     }
+                    self.doubt_leader(from, head.term, head.leader);
                     self.learn_leader(head.term, head.leader);
                     batch = Some((head, Vec::new()));
                 }
@@ -411,12 +420,13 @@ impl Engine {
     pub fn leadership(&mut self, now: Now, term: u64, leader: Option<NodeId>) {
         self.shared.now = now;
         let me = self.shared.me;
-        if leader.is_some() && term >= self.shared.peers.term {
+        let leading = leader == Some(me);
+        // Whoever was elected knows better than what it heard.
+        if leading || (leader.is_some() && term >= self.shared.peers.term) {
             self.shared.peers.term = term;
             self.shared.peers.leader = leader;
             self.leader_lost_us = None;
         }
-        let leading = leader == Some(me);
         if leading && !self.leading {
             tracing::info!(term, "leading the agreed log");
             self.leading = true;
@@ -623,7 +633,8 @@ impl Engine {
                 ControllerOutput::Propose(entry) => self.outputs.push_back(Output::Propose(entry)),
                 ControllerOutput::Send { to, order } if to == self.shared.me => self.order(to, order),
                 ControllerOutput::Send { to, order } => {
-                    self.shared.peers.send_control(to, &Message::Order(order))
+                    let term = self.shared.peers.term;
+                    self.shared.peers.send_control(to, &Message::Order { term, order })
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::command::{self, CommandSpec};
 use super::dedup::RequestTag;
-use super::ids::{ClientId, MapId, PartitionId};
+use super::ids::{ClientId, MapId, PartitionId, Slot};
 use super::resp::Proto;
 use smallvec::SmallVec;
 
@@ -74,6 +74,13 @@ pub struct OpenedOp<'a> {
 }
 
 impl OpenedOp<'_> {
+    /// Whether it is whole, and all its keys are of the partition it names, of `count`.
+    pub fn fits(&self, count: u16) -> bool {
+        let pairs = self.spec.keys.step != 2 || self.args.len() % 2 == 1;
+        let mut keys = self.spec.keys.of(&self.args);
+        pairs && self.partition.0 < count && keys.all(|key| Slot::of(key).partition(count) == self.partition)
+    }
+
     /// As the operation to run.
     pub fn as_op(&self) -> Op<'_> {
         Op {

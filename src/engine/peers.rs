@@ -106,6 +106,10 @@ pub struct Peer {
     batch_sent_us: u64,
     /// When the latest batch was sent that it has answered.
     answered_us: u64,
+    /// When the last heartbeat left: no answer to one echoes a later time.
+    heartbeat_sent_us: u64,
+    /// When it was last sent a whole table because it asked.
+    table_told_us: Option<u64>,
     lease_until_us: u64,
     granted_until_us: u64,
     /// Partitions promised away from this peer, until the table shows the change.
@@ -151,6 +155,18 @@ impl Arrivals {
         *word |= bit;
         fresh
     }
+}
+
+/// A whole table goes to one peer at most so often: half as long as it waits before it asks again.
+const TABLE_TOLD_EVERY_US: u64 = 50_000;
+
+/// Why an ack is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckFault {
+    /// It names a batch or a time that has never been.
+    Impossible,
+    /// The batch was answered, or given up.
+    Unasked,
 }
 
 /// All peers, and what goes into every batch.
@@ -358,6 +374,7 @@ impl Peers {
             if heartbeat {
                 message::append(&head(0, Some(self.load)), &mut frame);
                 peer.batch_sent_us = now_us;
+                peer.heartbeat_sent_us = now_us;
             }
             frame.append(&mut peer.urgent);
             self.outgoing.push_back((node, Class::Hot, frame.into()));
@@ -374,32 +391,47 @@ impl Peers {
         self.peers.values().any(|peer| !peer.records.is_empty())
     }
 
-    /// Whether an ack can be one: of a batch that was sent, at a time that has been.
-    pub fn expects(&self, node: NodeId, now_us: u64, ack: &Ack) -> bool {
-        self.peers.get(&node).is_some_and(|peer| ack.number <= peer.next_number && ack.echo_us <= now_us)
-    }
-
-    /// Takes an ack: renews the lease and hands each acknowledged mark to `acknowledged`.
-    pub fn acked(&mut self, node: NodeId, now_us: u64, ack: &Ack, mut acknowledged: impl FnMut(Mark)) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
+    /// Takes an ack: renews the lease, and returns what the batch was sent with.
+    ///
+    /// # Errors
+    /// Nothing is taken of one that can't be an answer, or to which nothing is under way (any more).
+    pub fn acked(&mut self, node: NodeId, now_us: u64, ack: &Ack) -> Result<Vec<Mark>, AckFault> {
+        let Some(peer) = self.peers.get_mut(&node) else { return Err(AckFault::Unasked) };
+        let marks = if ack.number == 0 {
+            if ack.echo_us > peer.heartbeat_sent_us {
+                return Err(AckFault::Impossible);
+            }
+            Vec::new()
+        } else if let Some(index) = peer.in_flight.iter().position(|batch| batch.number == ack.number) {
+            if peer.in_flight.get(index).is_none_or(|batch| batch.sent_us != ack.echo_us) {
+                return Err(AckFault::Impossible);
+            }
+            let Some(batch) = peer.in_flight.remove(index) else { return Err(AckFault::Unasked) };
+            let rtt_us = now_us.saturating_sub(batch.sent_us).max(1);
+            peer.rtt_us = if peer.rtt_us == 0 { rtt_us } else { (peer.rtt_us * 7 + rtt_us) / 8 };
+            batch.marks
+        } else if ack.number > peer.next_number {
+            return Err(AckFault::Impossible);
+        } else {
+            return Err(AckFault::Unasked);
+        };
         peer.table_version = peer.table_version.max(ack.table_version);
-        // An echo from the future is no clock of ours: a broken or hostile peer.
-        if ack.echo_us <= now_us {
-            peer.answered_us = peer.answered_us.max(ack.echo_us);
-        }
-        if ack.granted && ack.echo_us <= now_us {
+        peer.answered_us = peer.answered_us.max(ack.echo_us);
+        if ack.granted {
             let until = ack.echo_us + self.config.lease_us - self.config.lease_margin_us;
             peer.lease_until_us = peer.lease_until_us.max(until);
         }
-        let Some(index) = peer.in_flight.iter().position(|batch| batch.number == ack.number) else { return };
-        let Some(batch) = peer.in_flight.remove(index) else { return };
-        let rtt_us = now_us.saturating_sub(batch.sent_us).max(1);
-        peer.rtt_us = if peer.rtt_us == 0 { rtt_us } else { (peer.rtt_us * 7 + rtt_us) / 8 };
-        for mark in batch.marks {
-            if !ack.refused.iter().any(|(partition, _)| *partition == mark.partition) {
-                acknowledged(mark);
-            }
+        Ok(marks)
+    }
+
+    /// Whether `node`, who asks for the table, gets it now: at most so often, whatever it asks.
+    pub fn may_tell_table(&mut self, node: NodeId, now_us: u64) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        let due = peer.table_told_us.is_none_or(|told_us| now_us >= told_us + TABLE_TOLD_EVERY_US);
+        if due {
+            peer.table_told_us = Some(now_us);
         }
+        due
     }
 
     /// Takes batches unanswered for too long for lost; their partitions send again by themselves.

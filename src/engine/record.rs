@@ -154,6 +154,9 @@ pub enum RecordError {
     /// The value is longer than the limit.
     #[error("a value of {0} bytes is over the limit")]
     ValueTooLong(u32),
+    /// The version is later than any can be.
+    #[error("{0} is no version")]
+    ImpossibleVersion(Version),
 }
 
 /// Appends the encoded effect.
@@ -219,6 +222,9 @@ pub fn decode<'a>(input: &mut &'a [u8], limits: &Limits) -> Result<Effect<'a>, R
         return Err(RecordError::UnknownKind(kind));
     }
     let version = Version(u64::from_le_bytes(take(&mut rest)?));
+    if version > Version::MAX {
+        return Err(RecordError::ImpossibleVersion(version));
+    }
     let effect = match operation {
         PUT => {
             let kind = EntryKind::from_u8(kind).ok_or(RecordError::UnknownKind(kind))?;
@@ -399,7 +405,7 @@ mod tests {
                 value: b"",
                 kind: EntryKind::Lock,
                 expire_at_ms: 0,
-                version: Version(u64::MAX),
+                version: Version::MAX,
             },
             Effect::Delete { map: MapId(1), key: b"gone", version: Version(10) },
             Effect::Clear { map: MapId(65_535), version: Version(11) },

@@ -53,8 +53,8 @@ pub struct Stats {
     pub recovered: u64,
 }
 
-/// Well-formed messages that were refused, and nothing changed by them. A few of `epoch` and `sender`
-/// are normal around failovers: what was on its way arrives late.
+/// Well-formed messages that were refused, and nothing changed by them. A few of `epoch`, `sender` and
+/// `unasked` are normal around failovers: what was on its way arrives late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     /// Bodies that don't decode or fail their checksum.
@@ -63,8 +63,10 @@ pub struct Refused {
     pub incarnation: u64,
     /// Of a reign that is over, or one not known here.
     pub epoch: u64,
-    /// Sequences that cannot be: beyond what was sent, or overflowing.
+    /// Sequences, times and versions that cannot be: beyond what was sent, or overflowing.
     pub sequence: u64,
+    /// Answers to what was never asked, or isn't any more.
+    pub unasked: u64,
     /// Of a partition that the cluster doesn't have.
     pub partition: u64,
     /// From a node that has no say in the matter.
@@ -75,12 +77,13 @@ pub struct Refused {
 
 impl Refused {
     /// The counts by name.
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("malformed", self.malformed),
             ("incarnation", self.incarnation),
             ("epoch", self.epoch),
             ("sequence", self.sequence),
+            ("unasked", self.unasked),
             ("partition", self.partition),
             ("sender", self.sender),
             ("oversize", self.oversize),

@@ -174,7 +174,7 @@ impl Campaign {
     }
 
     fn run_one(&self, seed: u64) -> Result<Summary, Box<Broken>> {
-        let scenario = Scenario { seed, fault_s: self.fault_s, mutation: self.mutation };
+        let scenario = Scenario { seed, fault_s: self.fault_s, mutation: self.mutation, rogue: false };
         let mut outcome = scenario.run();
         if let (Ok(summary), true) = (&outcome, self.is_compared(seed)) {
             outcome = match scenario.run() {

@@ -6,7 +6,7 @@
 //!   a service.
 //! - [`cluster`]: engines, events and time.
 //! - [`scenario`]: one run from a seed, on its [`terms`], with its [`faults`] and the clients of
-//!   [`workload`].
+//!   [`workload`]; a [`rogue`] member, where it is asked for.
 //!   [`branches`]: who went on from what when a small cluster was split.
 //! - [`campaign`]: many runs on all cores. [`fleet`]: a thousand nodes without data.
 //! - [`checks`]: the invariants. [`linearizability`]: whether a history has an explanation.
@@ -31,6 +31,7 @@ pub mod random;
 mod recovery_tests;
 #[cfg(test)]
 mod refusal_tests;
+pub mod rogue;
 pub mod scenario;
 #[cfg(test)]
 mod split_tests;

@@ -3,6 +3,7 @@
 
 use super::cluster::Cluster;
 use super::network::NetworkConfig;
+use super::scenario::Scenario;
 use super::testing::{SECOND_US, call, whole};
 use crate::engine::config::EngineConfig;
 use crate::engine::controller::Order;
@@ -88,7 +89,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
             value: b"v",
             kind: EntryKind::String,
             expire_at_ms: 0,
-            version: Version(u64::MAX >> 1),
+            version: Version::MAX,
         },
         &mut record,
     );
@@ -121,7 +122,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
             "sender",
             third,
             None,
-            Message::Attach { partition, epoch, attempt: u64::MAX, after: Sequence(u64::MAX) },
+            Message::Attach { partition, epoch, attempt: 1 << 60, after: Sequence(1 << 60) },
         ),
     ];
     for (reason, from, incarnation, message) in cases {
@@ -174,7 +175,7 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
     }
     // An order for a partition that isn't there does nothing, and kills nobody.
     let order = Order::Handover { partition: PartitionId(999), epoch, to: third };
-    forge(&mut cluster, primary, third, None, &[Message::Order(order)]);
+    forge(&mut cluster, primary, third, None, &[Message::Order { term: 0, order }]);
 
     cluster.run(5 * SECOND_US);
     assert!(whole(&cluster), "{:?}", super::checks::unsettled(&cluster, &[]));
@@ -183,6 +184,19 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
         assert_eq!(call(&mut cluster, third, 1_000 + i, &[b"GET", key.as_bytes()]), b"$1\r\nv\r\n");
     }
     assert_eq!(call(&mut cluster, third, 2_000, &[b"GET", b"forged"]), b"$-1\r\n");
+}
+
+#[test]
+fn a_member_that_says_wrong_things_all_the_time_harms_nobody() {
+    let mut refused = 0;
+    for seed in 0..12 {
+        let scenario = Scenario { fault_s: 15, rogue: true, ..Scenario::new(seed) };
+        match scenario.run() {
+            Ok(summary) => refused += summary.rogue,
+            Err(violation) => panic!("seed {seed}: {violation:?}"),
+        }
+    }
+    assert!(refused > 10_000, "{refused} wrong messages");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::counts::counts;
 use super::faults::{FaultCounts, Faults};
 use super::network::NetworkConfig;
 use super::random::Random;
+use super::rogue::Rogue;
 use super::terms::{Course, Terms};
 use super::workload::{Outcomes, Workload};
 use crate::engine::ids::PartitionId;
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub fault_s: u64,
     /// A bug put in on purpose.
     pub mutation: Mutation,
+    /// Whether a member also says what it shouldn't.
+    pub rogue: bool,
 }
 
 /// How a run went.
@@ -45,6 +48,8 @@ pub struct Summary {
     pub unique: usize,
     /// What the engines did, all nodes together.
     pub work: Work,
+    /// Wrong messages that a member said and that were refused.
+    pub rogue: u64,
     /// Keys whose history was explained, or was too long to tell.
     pub keys: u64,
     /// Keys of which it could not be decided whether their history has an explanation.
@@ -84,6 +89,9 @@ counts! {
 /// Wakes that are not a client's.
 const LOOK: u64 = u64::MAX;
 const FAULT: u64 = u64::MAX - 1;
+const ROGUE: u64 = u64::MAX - 2;
+/// The pause between two wrong messages, at most.
+const ROGUE_US_MAX: u64 = 20_000;
 const LOOK_US: u64 = 100_000;
 const SECOND_US: u64 = 1_000_000;
 /// Everything is whole again within so long after the last fault.
@@ -109,6 +117,7 @@ impl AddAssign for Summary {
         self.outcomes += other.outcomes;
         self.unique += other.unique;
         self.work += other.work;
+        self.rogue += other.rogue;
         self.keys += other.keys;
         self.undecided += other.undecided;
     }
@@ -117,7 +126,7 @@ impl AddAssign for Summary {
 impl Scenario {
     /// The usual run of a seed: 60 virtual seconds of faults.
     pub fn new(seed: u64) -> Scenario {
-        Scenario { seed, fault_s: 60, mutation: Mutation::default() }
+        Scenario { seed, fault_s: 60, mutation: Mutation::default(), rogue: false }
     }
 
     /// Runs it.
@@ -135,6 +144,9 @@ struct Run {
     checks: Checks,
     faults: Faults,
     course: Course,
+    rogue: Rogue,
+    /// What the rogue member says; apart from the run's other choices.
+    whims: Random,
     nodes: usize,
     dead: u64,
 }
@@ -157,7 +169,11 @@ impl Run {
         let workload = Workload::new(&mut cluster, terms.workload);
         cluster.wake_after(FORMING_US, FAULT);
         let course = terms.course;
-        Run { cluster, workload, checks: Checks::default(), faults, course, nodes, dead: 0 }
+        if scenario.rogue {
+            cluster.wake_after(FORMING_US, ROGUE);
+        }
+        let (rogue, whims) = (Rogue::default(), Random::new(scenario.seed ^ 0x0D_D5));
+        Run { cluster, workload, checks: Checks::default(), faults, course, rogue, whims, nodes, dead: 0 }
     }
 
     fn go(&mut self, scenario: &Scenario) -> Result<Summary, Violation> {
@@ -198,6 +214,7 @@ impl Run {
             outcomes: self.workload.outcomes,
             unique: self.workload.unique_count(),
             work: self.work(),
+            rogue: self.rogue.refused,
             keys,
             undecided,
         })
@@ -290,6 +307,12 @@ impl Run {
                     if self.cluster.now().mono_us + next_us < self.faults.end_us() {
                         self.cluster.wake_after(next_us, FAULT);
                     }
+                    None
+                }
+                Step::Wake(ROGUE) => {
+                    let spoken = self.rogue.speak(&mut self.cluster, &mut self.whims);
+                    spoken.map_err(|detail| self.broken("wrong messages are refused", detail))?;
+                    self.cluster.wake_after(self.whims.below(ROGUE_US_MAX), ROGUE);
                     None
                 }
                 Step::Wake(token) => self.workload.wake(&mut self.cluster, token)?,

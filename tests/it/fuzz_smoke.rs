@@ -311,7 +311,7 @@ fn messages(records: &[u8], op: &[u8], dedup: &[u8]) -> Vec<(PartitionId, Vec<u8
         message::append(message, &mut bytes);
         bytes
     };
-    let orders = orders.map(|order| (led, encoded(&Message::Order(order))));
+    let orders = orders.map(|order| (led, encoded(&Message::Order { term: 2, order })));
     let kinds = kinds.iter().map(|(partition, message)| (*partition, encoded(message)));
     kinds.chain(orders).collect()
 }

@@ -33,8 +33,15 @@ const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 /// A TLS handshake takes at most so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that takes none of its replies for so long is closed.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a client that doesn't take its replies is looked at.
+const STALL: Duration = Duration::from_secs(1);
+/// A client that takes none of its replies for so many [`STALL`]s is closed.
+const STALLS_MAX: u32 = 60;
+/// Replies that clients don't take, in bytes, all of them together. Beyond it a client is closed
+/// after the first [`STALL`].
+const UNTAKEN_BYTES_MAX: usize = 128 << 20;
+/// Closed clients are logged at most so often.
+const SLOW_LINE_EVERY_US: u64 = 60_000_000;
 
 /// What all RESP connections of a node share.
 pub struct RespFront {
@@ -56,6 +63,11 @@ struct Counters {
     input_bytes: Cell<u64>,
     output_bytes: Cell<u64>,
     memory_peak_bytes: Cell<u64>,
+    /// Bytes of replies that wait for clients to take them.
+    untaken_bytes: Cell<usize>,
+    /// Clients closed because they did not take their replies.
+    slow_closed: Cell<u64>,
+    slow_logged_us: Cell<Option<u64>>,
     /// The engine's hits and misses when they were last set to zero.
     hits_at_reset: Cell<u64>,
     misses_at_reset: Cell<u64>,
@@ -206,8 +218,7 @@ impl RespFront {
             while !connection.output().is_empty() {
                 let output = connection.output();
                 add(&self.counters.output_bytes, output.len() as u64);
-                let written = tokio::time::timeout(WRITE_TIMEOUT, write.write_all(output)).await;
-                written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                self.deliver(&mut write, output, door).await?;
                 output.clear();
                 if output.capacity() > 1 << 20 {
                     *output = Vec::new();
@@ -239,6 +250,76 @@ impl RespFront {
         }
     }
 
+    /// Writes all of `output`, as long as the client takes some of it now and then, and the memory for
+    /// what it leaves lying suffices.
+    async fn deliver(
+        &self,
+        write: &mut (impl AsyncWrite + Unpin),
+        output: &[u8],
+        door: &RespDoor,
+    ) -> std::io::Result<()> {
+        let mut rest = output;
+        let mut stalls = 0;
+        // Mostly the socket takes everything at once.
+        let mut untaken = None;
+        while !rest.is_empty() {
+            let written = {
+                let writing = std::pin::pin!(write.write(rest));
+                match untaken {
+                    None => tokio::select! {
+                        biased;
+                        written = writing => Ok(written),
+                        () = std::future::ready(()) => {
+                            untaken = Some(Untaken::new(&self.counters.untaken_bytes, rest.len()));
+                            continue;
+                        }
+                    },
+                    Some(_) => tokio::time::timeout(STALL, writing).await,
+                }
+            };
+            match written {
+                Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(Ok(count)) => {
+                    rest = &rest[count..];
+                    stalls = 0;
+                    if let Some(untaken) = &mut untaken {
+                        untaken.set(rest.len());
+                    }
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    if door.killed.get() {
+                        return Err(std::io::ErrorKind::ConnectionAborted.into());
+                    }
+                    stalls += 1;
+                    if stalls >= STALLS_MAX || self.counters.untaken_bytes.get() > UNTAKEN_BYTES_MAX {
+                        self.note_slow(rest.len());
+                        return Err(std::io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a client that is closed because it doesn't take its replies; logs that now and then.
+    fn note_slow(&self, left_bytes: usize) {
+        let counters = &self.counters;
+        add(&counters.slow_closed, 1);
+        let now_us = self.core.now().mono_us;
+        let logged_us = counters.slow_logged_us.get();
+        if logged_us.is_none_or(|at_us| now_us >= at_us + SLOW_LINE_EVERY_US) {
+            counters.slow_logged_us.set(Some(now_us));
+            let (closed, untaken_bytes) = (counters.slow_closed.get(), counters.untaken_bytes.get());
+            tracing::warn!(
+                closed,
+                left_bytes,
+                untaken_bytes,
+                "closed Redis clients that don't read their replies"
+            );
+        }
+    }
+
     /// Files the replies that came and runs the commands that are there.
     fn advance(&self, connection: &mut Connection, door: &RespDoor, number: u64) {
         let before = connection.commands();
@@ -262,6 +343,30 @@ impl RespFront {
             door.killed.set(true);
             door.wake.notify();
         }
+    }
+}
+
+/// Replies that one client has not taken, counted among those of all.
+struct Untaken<'a> {
+    all: &'a Cell<usize>,
+    bytes: usize,
+}
+
+impl<'a> Untaken<'a> {
+    fn new(all: &'a Cell<usize>, bytes: usize) -> Untaken<'a> {
+        all.set(all.get() + bytes);
+        Untaken { all, bytes }
+    }
+
+    fn set(&mut self, bytes: usize) {
+        self.all.set(self.all.get() - self.bytes + bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Untaken<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -316,6 +421,7 @@ impl Facts for RespHost<'_> {
             memory_policy: policy_name(config.eviction),
             connections_received: counters.accepted.get(),
             connections_rejected: counters.rejected.get(),
+            connections_slow: counters.slow_closed.get(),
             commands: counters.commands.get(),
             commands_per_s: rate.per_s,
             input_bytes: counters.input_bytes.get(),
@@ -446,6 +552,7 @@ impl Host for RespHost<'_> {
         for counter in [
             &counters.accepted,
             &counters.rejected,
+            &counters.slow_closed,
             &counters.commands,
             &counters.input_bytes,
             &counters.output_bytes,

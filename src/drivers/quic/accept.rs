@@ -1,5 +1,6 @@
 //! Being dialled: by peers, clients and strangers.
 
+use super::admission::{Dialler, Verdict};
 use super::client::ClientConnection;
 use super::handshake::{self, CloseCode, DownReason, Opened};
 use super::mesh::{Refusal, Shared};
@@ -26,22 +27,24 @@ pub(super) async fn run(shared: Rc<Shared>) {
     }
 }
 
-/// Bounds the handshakes under way. The more there are, the more a dialler must prove.
+/// Decides whether to begin the handshake.
 fn admit(shared: &Shared, incoming: Incoming) -> Option<Incoming> {
-    let under_way = shared.handshakes.get();
-    let max = shared.config.handshakes_max;
-    if under_way >= max {
-        let addr = incoming.remote_address();
-        incoming.ignore();
-        shared.note_refusal(RefusalKind::Busy, addr, &"handshakes");
-        return None;
+    let addr = incoming.remote_address();
+    let dialler = Dialler { proved: incoming.remote_address_validated(), known: shared.maintains_at(addr) };
+    let now_us = shared.config.clock.now().mono_us;
+    match shared.admission.borrow_mut().admit(now_us, shared.handshakes.get(), dialler) {
+        Verdict::Accept => Some(incoming),
+        Verdict::Prove => {
+            // The error means that it is proved, which was just ruled out.
+            let _ = incoming.retry();
+            None
+        }
+        Verdict::Ignore => {
+            incoming.ignore();
+            shared.note_refusal(RefusalKind::Busy, addr, &"handshakes");
+            None
+        }
     }
-    if under_way >= max / 2 && !incoming.remote_address_validated() {
-        // The error means that it has been validated, which was just ruled out.
-        let _ = incoming.retry();
-        return None;
-    }
-    Some(incoming)
 }
 
 async fn accept(shared: Rc<Shared>, incoming: Incoming) {

@@ -22,6 +22,10 @@ pub(super) struct Maintained {
 }
 
 impl Maintained {
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr.get()
+    }
+
     pub(super) fn set_addr(&self, addr: SocketAddr) {
         if self.addr.replace(addr) != addr {
             self.wake.notify_one();

@@ -1,6 +1,7 @@
 //! The mesh as the node sees it: [`Mesh`] to act, [`Links`] to hear.
 
 use super::accept;
+use super::admission::Admission;
 use super::client::ClientConnection;
 use super::counters::{Counters, MeshCounters};
 use super::handshake::{self, CloseCode, DialError, DownReason, Opened};
@@ -55,7 +56,8 @@ pub struct MeshConfig {
     pub queue_bytes_max: [usize; 3],
     /// The longest request or answer, in bytes.
     pub request_bytes_max: usize,
-    /// Handshakes under way at most; from half of that on, diallers must prove their address.
+    /// Handshakes of strangers under way at most, and how many may begin at once; from half of that on,
+    /// diallers must prove their address. As many again are kept for peers with which links are kept.
     pub handshakes_max: usize,
     /// Connections of clients at most.
     pub clients_max: usize,
@@ -170,6 +172,7 @@ pub(super) struct Shared {
     maintained: RefCell<BTreeMap<NodeId, Rc<Maintained>>>,
     next_serial: Cell<u64>,
     pub(super) handshakes: Cell<usize>,
+    pub(super) admission: RefCell<Admission>,
     pub(super) clients: Cell<usize>,
     pub(super) counters: Counters,
     refusals: Refusals,
@@ -181,6 +184,7 @@ impl Mesh {
     /// # Errors
     /// The address can't be bound, the name is too long, or the trust is not a node's.
     pub fn bind(config: MeshConfig, handler: Rc<dyn Links>) -> io::Result<Mesh> {
+        let admission = RefCell::new(Admission::new(config.handshakes_max));
         if config.name.len() > NAME_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the node's name is too long"));
         }
@@ -213,6 +217,7 @@ impl Mesh {
             maintained: RefCell::default(),
             next_serial: Cell::new(0),
             handshakes: Cell::new(0),
+            admission,
             clients: Cell::new(0),
             counters: Counters::default(),
             refusals: Refusals::default(),
@@ -404,6 +409,12 @@ impl Mesh {
 impl Shared {
     pub(super) fn now_us(&self) -> u64 {
         self.config.clock.now().mono_us
+    }
+
+    /// Whether a link is kept with a peer at `addr`.
+    pub(super) fn maintains_at(&self, addr: SocketAddr) -> bool {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        self.maintained.borrow().values().any(|maintained| maintained.addr() == addr)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -13,6 +13,7 @@
 //! batches well there, and nothing needs a lock.
 
 mod accept;
+mod admission;
 pub mod client;
 mod counters;
 mod handshake;

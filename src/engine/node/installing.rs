@@ -1,24 +1,30 @@
 //! The table at this node: taking a newer one, entering an incarnation, telling the others.
 
 use super::{Engine, Output};
-use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::ids::{NodeId, PartitionId, TableVersion};
 use crate::engine::message::{Message, TableStep};
 use crate::engine::partition::{Partition, Role};
 use crate::engine::table::{MemberStatus, Table};
 use std::sync::Arc;
 
+/// How far ahead of this node's table another member's can be: nobody sleeps for so many entries.
+const VERSIONS_AHEAD_MAX: u64 = 1 << 32;
+
+/// Whether a table of a later incarnation is what a takeover makes of this cluster's.
+fn taken_over(table: &Table, mine: &Table) -> Result<(), String> {
+    if table.settings != mine.settings {
+        return Err("a takeover changes no settings".into());
+    }
+    match table.carried_by {
+        Some(carrier) if table.members.contains_key(&carrier) || table.is_retired(carrier) => Ok(()),
+        _ => Err("nobody took over".into()),
+    }
+}
+
 impl Engine {
     pub(super) fn table_received(&mut self, from: NodeId, table: Table) {
-        let count = usize::from(table.settings.partitions);
-        let sound = table.settings.partitions.is_power_of_two()
-            && table.partitions.len() == count
-            && table.settings.partitions <= crate::engine::ids::PARTITION_COUNT_MAX;
-        if !sound || table.incarnation.0 == 0 {
-            self.shared.stats.frames_broken += 1;
-            return;
-        }
         let mine = self.shared.table.incarnation;
-        if mine.0 != 0 && !mine.same_lineage(table.incarnation) {
+        if table.incarnation.0 == 0 || (mine.0 != 0 && !mine.same_lineage(table.incarnation)) {
             self.shared.stats.refused.incarnation += 1;
             tracing::warn!(%from, "a table of another cluster");
             return;
@@ -29,11 +35,25 @@ impl Engine {
         self.install_checked(from, table);
     }
 
+    /// Whether a version of this incarnation's table is further ahead than anybody can be.
+    pub(super) fn is_unheard_of(&self, version: TableVersion) -> bool {
+        let mine = &self.shared.table;
+        mine.incarnation.0 != 0 && version.0 > mine.version.0.saturating_add(VERSIONS_AHEAD_MAX)
+    }
+
     /// Takes a newer table from a member, unless it cannot be what was agreed.
     fn install_checked(&mut self, from: NodeId, table: Table) {
-        let follows = match table.incarnation == self.shared.table.incarnation {
-            true => table.checks_after(&self.shared.table),
-            false => Ok(()),
+        let mine = &self.shared.table;
+        let same = table.incarnation == mine.incarnation;
+        if same && self.is_unheard_of(table.version) {
+            self.shared.stats.refused.sequence += 1;
+            tracing::warn!(%from, version = %table.version, "a table from the future");
+            return;
+        }
+        let follows = match same {
+            true => table.checks_after(mine),
+            false if mine.incarnation.0 == 0 => Ok(()),
+            false => taken_over(&table, mine),
         };
         if let Err(fault) = table.checks().and(follows) {
             self.shared.stats.refused.malformed += 1;

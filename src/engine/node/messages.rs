@@ -6,6 +6,7 @@ use crate::engine::ids::NodeId;
 use crate::engine::message::{Message, Unavailable};
 use crate::engine::op::OwnedOp;
 use crate::engine::partition::primary::Asker;
+use crate::engine::peers::AckFault;
 use crate::engine::shared::Parked;
 
 impl Engine {
@@ -54,6 +55,7 @@ impl Engine {
                     partition.overlay_acked(shared, from, epoch, number)
                 }
                 Message::Digest { .. } if !partition.follows(from) => shared.stats.refused.sender += 1,
+                Message::Digest { epoch, .. } if epoch != partition.epoch => shared.stats.refused.epoch += 1,
                 Message::Digest { epoch, sequence, digest, .. } => {
                     match partition.compare_digest(epoch, sequence, digest) {
                         Some(true) => shared.stats.digests_equal += 1,
@@ -83,32 +85,43 @@ impl Engine {
             return;
         }
         match message {
-            Message::Ack(ack) if !shared.peers.expects(from, now.mono_us, &ack) => {
-                shared.stats.refused.sequence += 1;
+            Message::Ack(ack) if ack.refused.len() > partitions.len() => {
+                shared.stats.refused.oversize += 1;
             }
-            Message::Ack(ack) => {
-                let mut marks = Vec::new();
-                shared.peers.acked(from, now.mono_us, &ack, |mark| marks.push(mark));
-                for mark in marks {
-                    partitions[mark.partition.index()].acked(shared, from, mark);
-                }
-                for (id, refusal) in ack.refused {
-                    match partitions.get_mut(id.index()) {
-                        Some(partition) => partition.refused(shared, from, refusal),
-                        None => shared.stats.refused.partition += 1,
+            Message::Ack(ack) => match shared.peers.acked(from, now.mono_us, &ack) {
+                Err(AckFault::Impossible) => shared.stats.refused.sequence += 1,
+                Err(AckFault::Unasked) => shared.stats.refused.unasked += 1,
+                Ok(marks) => {
+                    for mark in &marks {
+                        if !ack.refused.iter().any(|(partition, _)| *partition == mark.partition) {
+                            partitions[mark.partition.index()].acked(shared, from, *mark);
+                        }
+                    }
+                    for (id, refusal) in ack.refused {
+                        match partitions.get_mut(id.index()) {
+                            Some(partition) if marks.iter().any(|mark| mark.partition == id) => {
+                                partition.refused(shared, from, refusal);
+                            }
+                            Some(_) => shared.stats.refused.unasked += 1,
+                            None => shared.stats.refused.partition += 1,
+                        }
                     }
                 }
+            },
+            Message::Forward { id, .. } if !self.shared.peers.is_first_arrival(from, id) => {
+                self.shared.stats.refused.sequence += 1;
             }
-            Message::Forward { id, .. } if !self.shared.peers.is_first_arrival(from, id) => {}
             Message::Forward { id, patience_ms, op } => {
+                let patience_us = (u64::from(patience_ms) * 1_000).min(self.shared.config.patience_us);
                 let parked = Parked {
                     asker: Asker::Node(from, id),
                     op: OwnedOp::from_encoded(op),
-                    deadline_us: now.mono_us + u64::from(patience_ms) * 1_000,
+                    deadline_us: now.mono_us + patience_us,
                     reason: Unavailable::ChangingHands,
                 };
                 if self.router.has_parked(parked.op.partition())
                     && self.router.len() < self.shared.config.waiting_max
+                    && self.is_here(&parked.op)
                 {
                     self.router.park(parked);
                 } else {
@@ -120,10 +133,18 @@ impl Engine {
             Message::TableStep(step) => self.table_step(from, step),
             Message::TablePull { incarnation, version }
                 if (self.shared.table.incarnation, self.shared.table.version) > (incarnation, version)
-                    && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation)) =>
+                    && (incarnation.0 == 0 || incarnation.same_lineage(self.shared.table.incarnation))
+                    && self.shared.peers.may_tell_table(from, now.mono_us) =>
             {
                 let table = Message::Table(Box::new((*self.shared.table).clone()));
                 self.shared.peers.send_control(from, &table);
+            }
+            // Nobody speaks for another, but members pass on what they were told.
+            Message::Join { ref member, relayed } if !self.speaks(from, member.node, relayed) => {
+                self.shared.stats.refused.sender += 1;
+            }
+            Message::Report { from: reporter, relayed, .. } if !self.speaks(from, reporter, relayed) => {
+                self.shared.stats.refused.sender += 1;
             }
             Message::Join { member, relayed } => {
                 if self.leading {
@@ -132,9 +153,16 @@ impl Engine {
                     self.shared.peers.send_control(leader, &Message::Join { member, relayed: true });
                 }
             }
-            Message::Order(order) => self.order(from, order),
+            Message::Order { term, order } => {
+                self.learn_leader(term, Some(from));
+                match self.shared.peers.leader == Some(from) && self.shared.peers.term == term {
+                    true => self.order(from, order),
+                    false => self.shared.stats.refused.sender += 1,
+                }
+            }
             Message::Report { from: reporter, report, relayed } => {
                 if self.leading {
+                    self.count_report(reporter, &report);
                     self.controller.report(now, reporter, report);
                 } else if !relayed && let Some(leader) = self.shared.peers.leader {
                     let report = Message::Report { from: reporter, report, relayed: true };
@@ -149,9 +177,49 @@ impl Engine {
     }
 
     pub(super) fn learn_leader(&mut self, term: u64, leader: Option<NodeId>) {
-        if leader.is_some() && term > self.shared.peers.term {
-            self.shared.peers.term = term;
-            self.shared.peers.leader = leader;
+        let peers = &mut self.shared.peers;
+        if leader.is_some()
+            && (term > peers.term || (term > 0 && term == peers.term && peers.leader.is_none()))
+        {
+            peers.term = term;
+            peers.leader = leader;
+        }
+    }
+
+    /// Drops the belief that `from` leads if it doesn't say so itself: somebody was wrong about it.
+    pub(super) fn doubt_leader(&mut self, from: NodeId, term: u64, leader: Option<NodeId>) {
+        let peers = &mut self.shared.peers;
+        if peers.leader == Some(from) && leader != Some(from) && term < peers.term {
+            peers.term = term;
+            peers.leader = None;
+        }
+    }
+
+    /// Whether `from` may speak for `node`: itself, or as a member that passes on.
+    fn speaks(&self, from: NodeId, node: NodeId, relayed: bool) -> bool {
+        if relayed { self.shared.table.is_live(from) } else { from == node }
+    }
+
+    /// Whether an operation of another node is one, of the partition that it names.
+    fn is_here(&self, op: &OwnedOp) -> bool {
+        op.open().is_some_and(|opened| opened.fits(self.shared.table.settings.partitions))
+    }
+
+    /// Counts a report that the controller has no use for: of a reign that is over, or not its sender's.
+    fn count_report(&mut self, reporter: NodeId, report: &Report) {
+        let (Report::Completed { partition, epoch, .. }
+        | Report::HandoverReady { partition, epoch, .. }
+        | Report::HandoverCancel { partition, epoch }
+        | Report::Lagging { partition, epoch, .. }) = *report
+        else {
+            return;
+        };
+        let refused = &mut self.shared.stats.refused;
+        match self.shared.table.assignment(partition) {
+            None => refused.partition += 1,
+            Some(assignment) if assignment.epoch != epoch => refused.epoch += 1,
+            Some(assignment) if assignment.primary != reporter => refused.sender += 1,
+            Some(_) => {}
         }
     }
 }

@@ -9,18 +9,21 @@ use crate::engine::mutants::Mutant;
 impl Engine {
     pub(super) fn order(&mut self, from: NodeId, order: Order) {
         match order {
+            Order::Seal { ref partitions, .. } | Order::Salvage { ref partitions, .. }
+                if partitions.len() > self.partitions.len() =>
+            {
+                self.shared.stats.refused.oversize += 1;
+            }
             Order::Seal { deposed, partitions } => self.seal(from, deposed, partitions, false),
             Order::Salvage { deposed, partitions } => self.seal(from, deposed, partitions, true),
-            Order::Merge { partition, epoch, to } => {
-                if let Some(part) = self.partitions.get_mut(partition.index()) {
-                    part.pass_overlay(&mut self.shared, epoch, to);
-                }
-            }
-            Order::Handover { partition, epoch, to } => {
-                if let Some(part) = self.partitions.get_mut(partition.index()) {
-                    part.begin_handover(&mut self.shared, epoch, to);
-                }
-            }
+            Order::Merge { partition, epoch, to } => match self.partitions.get_mut(partition.index()) {
+                Some(part) => part.pass_overlay(&mut self.shared, epoch, to),
+                None => self.shared.stats.refused.partition += 1,
+            },
+            Order::Handover { partition, epoch, to } => match self.partitions.get_mut(partition.index()) {
+                Some(part) => part.begin_handover(&mut self.shared, epoch, to),
+                None => self.shared.stats.refused.partition += 1,
+            },
         }
     }
 
@@ -28,10 +31,20 @@ impl Engine {
         &mut self,
         controller: NodeId,
         deposed: NodeId,
-        partitions: Vec<(PartitionId, Epoch)>,
+        mut partitions: Vec<(PartitionId, Epoch)>,
         salvage: bool,
     ) {
         let now_us = self.shared.now.mono_us;
+        // A promise that no reign can ever keep up with would close the partition for good. Who is some
+        // tables behind asks for them, and is asked again.
+        let before = partitions.len();
+        partitions.retain(|&(id, epoch)| {
+            self.partitions.get(id.index()).is_some_and(|partition| epoch <= partition.epoch.next())
+        });
+        if partitions.len() < before {
+            self.shared.stats.refused.epoch += (before - partitions.len()) as u64;
+            self.shared.pull_table(controller);
+        }
         for &(id, epoch) in &partitions {
             let Some(partition) = self.partitions.get_mut(id.index()) else { continue };
             if epoch <= partition.epoch {

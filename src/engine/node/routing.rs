@@ -11,6 +11,9 @@ use crate::engine::router::Forwarded;
 use crate::engine::shared::Parked;
 use crate::engine::table::Assignment;
 
+/// What the asker of an operation gets whose keys are not of the partition it names.
+const MISDIRECTED: &[u8] = b"-ERR the operation was sent to a partition that its keys don't belong to\r\n";
+
 impl Engine {
     pub(super) fn attempt(
         &mut self,
@@ -65,10 +68,16 @@ impl Engine {
     /// Runs an operation that waited or came from another node; answers or parks it.
     pub(super) fn run(&mut self, parked: Parked) {
         let Some(opened) = parked.op.open() else {
-            self.shared.stats.frames_broken += 1;
+            self.shared.stats.refused.malformed += 1;
             self.answer(parked.asker, ForwardOutcome::Done, b"-ERR malformed operation\r\n");
             return;
         };
+        let of_node = matches!(parked.asker, Asker::Node(..));
+        if of_node && !opened.fits(self.shared.table.settings.partitions) {
+            self.shared.stats.refused.partition += 1;
+            self.answer(parked.asker, ForwardOutcome::Done, MISDIRECTED);
+            return;
+        }
         let mut out = Vec::new();
         let attempt = self.attempt(&opened.as_op(), parked.asker, parked.deadline_us, &mut out);
         drop(opened);
@@ -141,7 +150,10 @@ impl Engine {
     }
 
     pub(super) fn forward_reply(&mut self, from: NodeId, id: u64, outcome: ForwardOutcome, reply: &[u8]) {
-        let Some(forwarded) = self.router.answered(from, id) else { return };
+        let Some(forwarded) = self.router.answered(from, id) else {
+            self.shared.stats.refused.unasked += 1;
+            return;
+        };
         let Asker::Local(ticket) = forwarded.asker else { return };
         match outcome {
             ForwardOutcome::Done => self.shared.complete(ticket, ReplyBytes::from_slice(reply)),

@@ -2,7 +2,7 @@
 
 use super::{Group, Partition, Role};
 use crate::engine::ids::{Epoch, NodeId, Sequence};
-use crate::engine::message::{Records, Refusal};
+use crate::engine::message::{NUMBER_MAX, Records, Refusal};
 use crate::engine::mutants::Mutant;
 use crate::engine::shared::Shared;
 use bytes::Bytes;
@@ -38,7 +38,7 @@ impl Partition {
             shared.stats.refused.oversize += 1;
             return Err(Refusal::Unknown);
         }
-        if message.first.0 == 0 || message.first.0.checked_add(u64::from(message.count)).is_none() {
+        if message.first.0 == 0 || message.first.0.max(message.commit.0) > NUMBER_MAX {
             shared.stats.refused.sequence += 1;
             return Err(Refusal::Unknown);
         }

@@ -174,6 +174,12 @@ impl Partition {
             shared.stats.refused.epoch += 1;
             return;
         }
+        // A learner completes a former copy; one in sync needs nothing of the kind.
+        let learns = shared.table.assignment(self.id).is_some_and(|it| it.learners.contains(&from));
+        if !learns || matches!(self.role, Role::Follower { in_sync: true, .. }) {
+            shared.stats.refused.sender += 1;
+            return;
+        }
         let copy = &mut self.copy;
         let Some(ended) = merge_into(copy, &mut self.merging, shared, from, number, crc, records, end) else {
             return;
@@ -210,27 +216,35 @@ fn merge_into(
         shared.stats.refused.malformed += 1;
         return None;
     }
+    let dedup = end.map(|end| DedupTable::decode(end.dedup, DedupLimits::default()));
+    if !decodes(records, &shared.config.limits) || matches!(dedup, Some(Err(_))) {
+        shared.stats.refused.malformed += 1;
+        return None;
+    }
     let mut rest = records;
     while !rest.is_empty() {
-        let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else {
-            shared.stats.refused.malformed += 1;
-            return None;
-        };
+        let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };
         // What the learner took was written later than anything here that was ever acknowledged.
         apply_effect(&mut copy.shard, &mut copy.hlc, &mut copy.dedup, &mut shared.arena, shared.now, &effect);
     }
     *merging = Some(Merging { from, next: number.saturating_add(1) });
-    let Some(end) = end else { return Some(false) };
-    if let Ok(dedup) = DedupTable::decode(end.dedup, DedupLimits::default()) {
-        copy.dedup.merge(&dedup);
-    } else {
-        shared.stats.refused.malformed += 1;
-        return None;
-    }
+    let (Some(end), Some(Ok(dedup))) = (end, dedup) else { return Some(false) };
+    copy.dedup.merge(&dedup);
     copy.hlc.observe(end.clock);
     copy.last = copy.last.max(end.last);
     // Its tail is not the log that led here; all of it stands.
     copy.commit = copy.last;
     copy.tail.trim(copy.last);
     Some(true)
+}
+
+/// Whether `records` are records to the last byte.
+fn decodes(records: &[u8], limits: &record::Limits) -> bool {
+    let mut rest = records;
+    while !rest.is_empty() {
+        if record::decode(&mut rest, limits).is_err() {
+            return false;
+        }
+    }
+    true
 }

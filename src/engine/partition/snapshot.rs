@@ -30,6 +30,8 @@ pub struct Sending {
     unacked: BTreeMap<u32, usize>,
     last_progress_us: u64,
     end_sent_us: Option<u64>,
+    /// Whether the end was ever sent: no verdict comes before.
+    end_told: bool,
     complete: bool,
     /// Entries sent, for progress.
     pub entries_sent: u64,
@@ -237,6 +239,7 @@ impl Primary {
         {
             let Some(sending) = &mut self.followers[index].sending else { return };
             sending.end_sent_us = Some(shared.now.mono_us);
+            sending.end_told = true;
             let end = Message::SnapshotEnd {
                 partition: id,
                 attempt: sending.attempt,
@@ -263,13 +266,24 @@ fn put_of<'a>(entry: &EntryView<'a>) -> Effect<'a> {
 }
 
 impl Partition {
+    /// The snapshot of this attempt on its way to `node`: with the primary, its copy, and which follower
+    /// it is.
+    fn sending_to(&mut self, node: NodeId, attempt: u64) -> Option<(&mut Primary, &mut Copy, usize)> {
+        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return None };
+        let index = primary.followers.iter().position(|follower| follower.node == node)?;
+        let sending = primary.followers[index].sending.as_ref()?;
+        (sending.attempt == attempt).then_some((primary, copy, index))
+    }
+
     /// The learner is ready for records.
     pub fn attached(&mut self, shared: &mut Shared, from: NodeId, attempt: u64) {
         let (id, epoch) = (self.id, self.epoch);
-        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
+        let Some((primary, copy, index)) = self.sending_to(from, attempt) else {
+            shared.stats.refused.unasked += 1;
+            return;
+        };
         let follower = &mut primary.followers[index];
-        if follower.attached || follower.sending.as_ref().is_none_or(|sending| sending.attempt != attempt) {
+        if follower.attached {
             return;
         }
         follower.attached = true;
@@ -297,17 +311,19 @@ impl Partition {
     /// A chunk was applied: the window opens.
     pub fn snapshot_acked(&mut self, shared: &mut Shared, from: NodeId, attempt: u64, number: u32) {
         let id = self.id;
-        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
-        let Some(sending) = &mut primary.followers[index].sending else { return };
-        if sending.attempt != attempt {
-            return;
-        }
-        if let Some(bytes) = sending.unacked.remove(&number) {
+        let sending = self.sending_to(from, attempt);
+        let landed = sending.and_then(|(primary, copy, index)| {
+            let sending = primary.followers[index].sending.as_mut()?;
+            let bytes = sending.unacked.remove(&number)?;
             sending.last_progress_us = shared.now.mono_us;
-            shared.snapshot_landed(from, bytes);
-            primary.pump(shared, copy, id, index);
-        }
+            Some((primary, copy, index, bytes))
+        });
+        let Some((primary, copy, index, bytes)) = landed else {
+            shared.stats.refused.unasked += 1;
+            return;
+        };
+        shared.snapshot_landed(from, bytes);
+        primary.pump(shared, copy, id, index);
     }
 
     /// The learner compared.
@@ -319,10 +335,16 @@ impl Partition {
         verdict: SnapshotVerdict,
     ) {
         let (id, epoch) = (self.id, self.epoch);
-        let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        let Some(index) = primary.followers.iter().position(|follower| follower.node == from) else { return };
+        let asked = self.sending_to(from, attempt).filter(|(primary, _, index)| {
+            // Else a learner would count as complete that has not got everything.
+            primary.followers[*index].sending.as_ref().is_some_and(|sending| sending.end_told)
+        });
+        let Some((primary, copy, index)) = asked else {
+            shared.stats.refused.unasked += 1;
+            return;
+        };
         let Some(sending) = &mut primary.followers[index].sending else { return };
-        if sending.attempt != attempt || sending.complete {
+        if sending.complete {
             return;
         }
         match verdict {
@@ -418,13 +440,17 @@ impl Partition {
         entries: &[u8],
         dedup: &[u8],
     ) {
-        let Some(staging) = &mut self.staging else { return };
+        let Some(staging) = &mut self.staging else {
+            shared.stats.refused.unasked += 1;
+            return;
+        };
         if staging.primary != from {
             shared.stats.refused.sender += 1;
             return;
         }
         if staging.attempt != attempt || staging.copy.epoch != self.epoch {
             // Of an attempt given up.
+            shared.stats.refused.unasked += 1;
             return;
         }
         let is_lost = number == 0 && shared.config.mutation.is(Mutant::CompleteTooEarly);
@@ -467,10 +493,17 @@ impl Partition {
                 && matches!(self.role, Role::Follower { primary, .. } if primary == from)
             {
                 reply(shared, SnapshotVerdict::Equal);
+            } else {
+                shared.stats.refused.unasked += 1;
             }
             return;
         };
-        if staging.primary != from || staging.attempt != attempt || staging.copy.epoch != self.epoch {
+        if staging.primary != from {
+            shared.stats.refused.sender += 1;
+            return;
+        }
+        if staging.attempt != attempt || staging.copy.epoch != self.epoch {
+            shared.stats.refused.unasked += 1;
             return;
         }
         if staging.copy.last != sequence {

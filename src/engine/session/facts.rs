@@ -153,6 +153,8 @@ pub struct Stats {
     pub connections_received: u64,
     /// Connections refused in all.
     pub connections_rejected: u64,
+    /// Connections closed because their clients did not take their replies.
+    pub connections_slow: u64,
     /// Commands run in all.
     pub commands: u64,
     /// Commands a second of late.

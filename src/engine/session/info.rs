@@ -118,6 +118,7 @@ fn stats(text: &mut Text, _: &dyn Facts, stats: &Stats) {
     text.line("total_net_input_bytes", stats.input_bytes);
     text.line("total_net_output_bytes", stats.output_bytes);
     text.line("rejected_connections", stats.connections_rejected);
+    text.line("client_output_buffer_limit_disconnections", stats.connections_slow);
     text.line("expired_keys", stats.keys_expired);
     text.line("evicted_keys", stats.keys_evicted);
     text.line("keyspace_hits", stats.hits);

@@ -2,7 +2,8 @@
 
 use super::apply::is_distinct;
 use super::{COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table};
-use crate::engine::ids::{Epoch, PartitionId};
+use crate::engine::ids::{Epoch, PARTITION_COUNT_MAX, PartitionId};
+use crate::engine::message::NUMBER_MAX;
 use std::collections::BTreeSet;
 
 impl Table {
@@ -11,7 +12,12 @@ impl Table {
     /// # Errors
     /// What is wrong, for a human.
     pub fn checks(&self) -> Result<(), String> {
-        check(self.partitions.len() == usize::from(self.settings.partitions), || {
+        let count = self.settings.partitions;
+        check(count.is_power_of_two() && count <= PARTITION_COUNT_MAX, || format!("{count} partitions"))?;
+        check(self.settings.replicas > 0, || "no copies at all".into())?;
+        // The next one must be one, too.
+        check(self.version.0 <= NUMBER_MAX, || format!("no version is {}", self.version))?;
+        check(self.partitions.len() == usize::from(count), || {
             format!("{} assignments", self.partitions.len())
         })?;
         check(self.members.len() <= MEMBER_COUNT_MAX, || "too many members".into())?;
@@ -20,6 +26,9 @@ impl Table {
         for (node, member) in &self.members {
             check(*node == member.node, || format!("{node} filed under another id"))?;
             check(!self.is_retired(*node), || format!("{node} came back"))?;
+            let zone_bytes = member.zone.as_ref().map_or(0, String::len);
+            let named = member.name.len().max(zone_bytes) <= NAME_BYTES_MAX;
+            check(named, || format!("{node} has a name too long"))?;
         }
         for (index, map) in self.maps.iter().enumerate() {
             let named = (1..=NAME_BYTES_MAX).contains(&map.name.len());
@@ -61,6 +70,9 @@ impl Table {
         // A primary that left last has taken its copy with it; any other is in sync with itself.
         if self.members.contains_key(&assignment.primary) && !assignment.isr.contains(&assignment.primary) {
             return fail("the primary is not in sync");
+        }
+        if assignment.epoch.0 > NUMBER_MAX {
+            return fail("no reign is that late");
         }
         if assignment.origin == Epoch(0) || assignment.origin > assignment.epoch {
             return fail("began after it is");
