@@ -205,7 +205,7 @@ fn wrong(to: &Engine, rogue: NodeId, random: &mut Random) -> (Vec<u8>, u64) {
                 2 => forged.incarnation = Incarnation(table.incarnation.0 ^ (1 << 40)),
                 3 => forged.version = table_version,
                 _ => {
-                    forged.incarnation = table.incarnation.successor();
+                    forged.incarnation = table.incarnation.successor(primary);
                     forged.settings.replicas += 1;
                 }
             }

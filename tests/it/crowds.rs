@@ -122,20 +122,28 @@ fn mesh(node: &Process, kind: &str) -> Result<u64, String> {
 
 /// Dials both nodes from many sockets, with another secret, until told to stop.
 fn flood(nodes: &[SocketAddr], stop: &AtomicBool, dialled: &AtomicU64) {
-    const AT_ONCE: usize = 150;
+    const AT_ONCE: usize = 300;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let trust = Trust::from_secret(&Secret::new("a secret of quite another cluster").expect("long enough"))
         .expect("certificates");
     runtime.block_on(async {
         let dial = async |number: usize| {
             let dialer = ClientDialer::bind(&trust, number as u64, "flood").expect("a socket");
-            while !stop.load(Ordering::Relaxed) {
+            loop {
                 let refused = dialer.connect(nodes[number % nodes.len()]).await;
                 assert!(refused.is_err(), "a stranger was let in");
                 dialled.fetch_add(1, Ordering::Relaxed);
             }
         };
-        futures_util::future::join_all((0..AT_ONCE).map(dial)).await;
+        let stopped = async {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            _ = futures_util::future::join_all((0..AT_ONCE).map(dial)) => {}
+            () = stopped => {}
+        }
     });
 }
 
@@ -147,12 +155,10 @@ fn a_flood_of_handshakes_with_another_secret_starves_no_member() {
     let cluster = Cluster::with_flags(2, &["--secret-file", &secret]);
     let nodes: Vec<SocketAddr> = cluster.nodes.iter().map(|node| node.quic).collect();
     let (stop, dialled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let floods: Vec<_> = (0..2)
-        .map(|_| {
-            let (nodes, stop, dialled) = (nodes.clone(), stop.clone(), dialled.clone());
-            std::thread::spawn(move || flood(&nodes, &stop, &dialled))
-        })
-        .collect();
+    let flooding = {
+        let (stop, dialled) = (stop.clone(), dialled.clone());
+        std::thread::spawn(move || flood(&nodes, &stop, &dialled))
+    };
     // Every write needs the other member.
     let mut clients = [cluster.connect(0), cluster.connect(1)];
     let mut written = 0u64;
@@ -164,14 +170,14 @@ fn a_flood_of_handshakes_with_another_secret_starves_no_member() {
         }
         let refused: u64 =
             cluster.nodes.iter().map(|node| mesh(node, "refused_untrusted")).sum::<Result<_, _>>()?;
-        if written >= 300 && refused >= 600 {
+        if written >= 50 && refused >= 500 {
             Ok(())
         } else {
             Err(format!("{written} writes, {refused} refused"))
         }
     });
     stop.store(true, Ordering::Relaxed);
-    floods.into_iter().for_each(|flood| flood.join().expect("strangers stay outside"));
+    flooding.join().expect("strangers stay outside");
     println!("{} handshakes, {written} writes", dialled.load(Ordering::Relaxed));
     for node in &cluster.nodes {
         assert_eq!(mesh(node, "links_lost"), Ok(0), "the members stay linked");
