@@ -8,7 +8,8 @@ use super::testing::{SECOND_US, call, whole};
 use crate::engine::config::EngineConfig;
 use crate::engine::controller::Order;
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
-use crate::engine::message::{self, Ack, Batch, Message, Records, TableStep};
+use crate::engine::message::{self, Ack, Batch, Message, Records, SnapshotVerdict, TableStep};
+use crate::engine::partition::Role;
 use crate::engine::record::{self, Effect};
 use crate::engine::stats::Refused;
 use crate::engine::store::EntryKind;
@@ -184,6 +185,57 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
         assert_eq!(call(&mut cluster, third, 1_000 + i, &[b"GET", key.as_bytes()]), b"$1\r\nv\r\n");
     }
     assert_eq!(call(&mut cluster, third, 2_000, &[b"GET", b"forged"]), b"$-1\r\n");
+}
+
+/// A learner on which writes wait would count as complete without having everything.
+#[test]
+fn a_verdict_on_a_snapshot_that_has_not_ended_is_refused() {
+    let (mut cluster, nodes) = cluster(16, 2, Survival::Auto);
+    fill(&mut cluster, nodes[0]);
+    cluster.start();
+    let sending = |cluster: &Cluster| {
+        nodes.iter().find_map(|&node| {
+            cluster.engine(node).partitions().iter().find_map(|partition| {
+                let Role::Primary(primary) = &partition.role else { return None };
+                let follower = primary.followers.iter().find(|follower| !follower.attached)?;
+                let attempt = follower.sending.as_ref()?.attempt;
+                Some((node, follower.node, partition.id, attempt))
+            })
+        })
+    };
+    assert!(cluster.run_until(30 * SECOND_US, |cluster| sending(cluster).is_some()), "a snapshot begins");
+    let (primary, learner, partition, attempt) = sending(&cluster).expect("just seen");
+    let verdict = Message::SnapshotDone { partition, attempt, verdict: SnapshotVerdict::Equal };
+    let sent = cluster.engine(primary).stats().snapshots_sent;
+    let counted = forge(&mut cluster, learner, primary, None, &[verdict]);
+    assert_eq!(counted, [("unasked", 1)]);
+    assert_eq!(cluster.engine(primary).stats().snapshots_sent, sent);
+    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+}
+
+#[test]
+fn a_promise_is_given_for_the_next_epoch_and_to_the_leader_only() {
+    let (mut cluster, nodes) = cluster(17, 3, Survival::Auto);
+    fill(&mut cluster, nodes[0]);
+    let Cast { partition, epoch, primary, backup, .. } = cast(&cluster, &nodes);
+    let leader = cluster.latest_log().and_then(|log| log.leader).expect("a leader");
+    let other = *nodes.iter().find(|&&node| node != leader && node != backup).expect("three nodes");
+    let term = cluster.engine(backup).peers().term;
+    let seal = |epoch| Order::Seal { deposed: primary, partitions: vec![(partition, epoch)] };
+    let promised = |cluster: &Cluster| cluster.engine(backup).partitions()[partition.index()].promised;
+    let order = |term, epoch| Message::Order { term, order: seal(epoch) };
+    if leader != backup {
+        let counted = forge(&mut cluster, leader, backup, None, &[order(term, Epoch(epoch.0 + 2))]);
+        assert_eq!(counted, [("epoch", 1)], "no reign will ever be that late");
+    }
+    for (term, from) in [(term, other), (0, other), (0, leader)] {
+        if from != backup {
+            let counted = forge(&mut cluster, from, backup, None, &[order(term, epoch.next())]);
+            assert_eq!(counted, [("sender", 1)], "{from} at term {term}");
+        }
+    }
+    assert_eq!(promised(&cluster), epoch);
+    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
 }
 
 #[test]

@@ -417,3 +417,30 @@ fn recovery_is_for_dead_partitions_and_those_that_are_counted_on() {
     assert!(!one(&mut table, recover(1, 2, false)), "writes may be missing");
     assert!(one(&mut table, recover(1, 2, true)), "an operator may");
 }
+
+#[test]
+fn tables_that_nothing_leads_to_are_none() {
+    let sound = table(3);
+    assert_eq!(sound.checks(), Ok(()));
+    let refused = |change: fn(&mut Table)| {
+        let mut table = sound.clone();
+        change(&mut table);
+        assert!(table.checks().is_err(), "{table:?}");
+    };
+    // Found by fuzzing: a table of no partitions passed, and clients could not read it.
+    refused(|table| {
+        table.settings.partitions = 0;
+        table.partitions.clear();
+    });
+    refused(|table| {
+        table.settings.partitions = 3;
+        table.partitions.truncate(3);
+    });
+    refused(|table| table.settings.replicas = 0);
+    refused(|table| table.version = TableVersion(u64::MAX));
+    refused(|table| table.partitions[0].epoch = Epoch(u64::MAX));
+    refused(|table| {
+        let member = table.members.get_mut(&node(2)).expect("three members");
+        member.name = "x".repeat(NAME_BYTES_MAX + 1);
+    });
+}
