@@ -379,7 +379,7 @@ fn entries_of_the_agreed_log() {
         TableChange::SetStatus(NodeId(3), MemberStatus::Down),
         TableChange::RemoveMember(NodeId(3)),
         TableChange::AddLearner { partition: PartitionId(0), epoch, node: NodeId(3) },
-        TableChange::Complete { partition, epoch, node },
+        TableChange::Complete { partition, epoch, node, since: TableVersion(1) },
         TableChange::RemoveReplica { partition, epoch, node: NodeId(3) },
         TableChange::RemoveLagging { partition, epoch, node: NodeId(3) },
         TableChange::RemoveLearner { partition, epoch, node },
