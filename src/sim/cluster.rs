@@ -242,7 +242,7 @@ impl Cluster {
         node
     }
 
-    /// Connects a node that knows nobody to a live one.
+    /// Connects a node that is linked with nobody to a live one, as a driver dials its seeds.
     fn knock(&mut self, node: NodeId) {
         let seeds: Vec<NodeId> = self
             .live()
@@ -553,7 +553,7 @@ impl Cluster {
             for peer in unlinked {
                 self.connect(node, peer);
             }
-            if self.engine(node).table().incarnation.0 == 0 && self.network.neighbours(node).is_empty() {
+            if self.network.neighbours(node).is_empty() {
                 self.knock(node);
             }
         }

@@ -210,7 +210,7 @@ fn a_verdict_on_a_snapshot_that_has_not_ended_is_refused() {
     let counted = forge(&mut cluster, learner, primary, None, &[verdict]);
     assert_eq!(counted, [("unasked", 1)]);
     assert_eq!(cluster.engine(primary).stats().snapshots_sent, sent);
-    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_promise_is_given_for_the_next_epoch_and_to_the_leader_only() {
         }
     }
     assert_eq!(promised(&cluster), epoch);
-    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster));
+    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
 }
 
 #[test]

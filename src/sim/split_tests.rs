@@ -102,7 +102,11 @@ fn a_minority_serves_nothing_even_where_it_holds_all_copies() {
 fn a_forwarded_write_that_is_refused_at_last_is_not_in_doubt() {
     let (mut cluster, nodes) = cluster(10);
     let table = cluster.agreed().expect("a table").clone();
-    let (partition, assignment) = table.partition_ids().zip(&table.partitions).next().expect("a partition");
+    let log = cluster.latest_log().expect("a log");
+    let (term, leader) = (log.term, log.leader.expect("a leader"));
+    let mut partitions = table.partition_ids().zip(&table.partitions);
+    let (partition, assignment) =
+        partitions.find(|(_, it)| it.primary != leader).expect("another's partition");
     let (primary, epoch) = (assignment.primary, assignment.epoch);
     let to = assignment.isr.iter().copied().find(|&node| node != primary).expect("a backup");
     let origin = nodes.iter().copied().find(|node| !assignment.isr.contains(node)).expect("five nodes");
@@ -113,9 +117,9 @@ fn a_forwarded_write_that_is_refused_at_last_is_not_in_doubt() {
     cluster.log_config.unavailable_until_us = until_us;
     let mut frame = Vec::new();
     message::begin(table.incarnation, &mut frame);
-    message::append(&Message::Order(Order::Handover { partition, epoch, to }), &mut frame);
+    message::append(&Message::Order { term, order: Order::Handover { partition, epoch, to } }, &mut frame);
     let frame = frame.into();
-    cluster.input(primary, |engine, now| engine.frame(now, to, &frame));
+    cluster.input(primary, |engine, now| engine.frame(now, leader, &frame));
     assert_eq!(submit(&mut cluster, origin, 1, &[b"SET", key.as_bytes(), b"v"]), None);
     cluster.run(12 * SECOND_US);
     let refused = reply(&mut cluster, 1).expect("an answer");

@@ -36,6 +36,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// How often seeds are dialled until the node is a member.
 const SEED_PERIOD: Duration = Duration::from_millis(500);
+/// How often a member looks whether it has lost sight of everybody, to dial the seeds again.
+const LONELY_PERIOD: Duration = Duration::from_secs(5);
 /// The first of the seeds forms the cluster if it finds none of the others for so long.
 const SEED_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a node that left waits for the agreed log to go on without it.
@@ -234,11 +236,20 @@ fn form(core: &NodeCore, config: &NodeConfig) {
     core.with(|engine, now| engine.form(now, Incarnation::first(rand::random()), settings));
 }
 
-/// Dials the seeds until this node is in a cluster's table.
+/// Dials the seeds until this node is in a cluster's table, and again whenever it is linked with nobody:
+/// all that it knew may be gone for good, and replaced by others while it was cut off.
 async fn join(core: NodeCore, mesh: Mesh, config: NodeConfig) {
     let started = Instant::now();
     let mut reported = started;
+    let mut joined = false;
     loop {
+        let busy = core.look(|engine, _| {
+            engine.is_leaving() || joined && engine.peers().iter().any(|(_, peer)| peer.linked)
+        });
+        if busy {
+            tokio::time::sleep(LONELY_PERIOD).await;
+            continue;
+        }
         let mut first_is_me = false;
         let mut last_error = None;
         for (index, seed) in config.seeds.iter().enumerate() {
@@ -262,14 +273,19 @@ async fn join(core: NodeCore, mesh: Mesh, config: NodeConfig) {
             let listed = table.members.contains_key(&engine.me());
             (table.incarnation.0 != 0, listed, engine.peers().iter().any(|(_, peer)| peer.linked))
         });
-        if listed {
-            tracing::info!("joined the cluster");
-            return;
+        if joined || listed {
+            if !joined {
+                tracing::info!("joined the cluster");
+            }
+            joined = true;
+            tokio::time::sleep(LONELY_PERIOD).await;
+            continue;
         }
         if !formed && !others && first_is_me && started.elapsed() > SEED_PATIENCE {
             tracing::info!("no other seed answers; forming the cluster as the first of the seeds");
             form(&core, &config);
-            return;
+            joined = true;
+            continue;
         }
         if reported.elapsed() > Duration::from_secs(5) {
             reported = Instant::now();
