@@ -4,6 +4,7 @@
 //! Commands come in batches, as one read of a socket brings them. `cargo bench --bench resp`
 
 #[path = "../tests/support/lone_node.rs"]
+#[expect(dead_code, reason = "the counting test needs more of it")]
 mod lone_node;
 mod rig;
 
