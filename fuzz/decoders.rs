@@ -20,7 +20,7 @@ use ringdove::engine::node::{Engine, Output};
 use ringdove::engine::op::{Op, OwnedOp, Ticket};
 use ringdove::engine::record::{self, Limits};
 use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
-use ringdove::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableChange};
+use ringdove::engine::table::{ClusterSettings, Member, Survival, Table, TableChange};
 use ringdove::engine::time::Now;
 use std::collections::VecDeque;
 use std::io::Write;
@@ -177,16 +177,7 @@ fn address(port: u16) -> SocketAddr {
 
 fn member_of(id: u64) -> Member {
     let address = address(id as u16);
-    Member {
-        node: NodeId(id),
-        name: format!("n{id}"),
-        quic: address,
-        resp: address,
-        admin: address,
-        zone: None,
-        weight: 100,
-        status: MemberStatus::Up,
-    }
+    Member::up(NodeId(id), format!("n{id}"), address)
 }
 
 /// The incarnation of what is under test.

@@ -83,17 +83,7 @@ impl FakeCluster {
         table.version.0 = 1;
         for index in 0..nodes {
             let (node, quic) = (node_id(index), address(index));
-            let member = Member {
-                node,
-                name: format!("node {index}"),
-                quic,
-                resp: quic,
-                admin: quic,
-                zone: None,
-                weight: 100,
-                status: MemberStatus::Up,
-            };
-            table.members.insert(node, member);
+            table.members.insert(node, Member::up(node, format!("node {index}"), quic));
         }
         for (index, assignment) in table.partitions.iter_mut().enumerate() {
             assignment.epoch = Epoch(1);

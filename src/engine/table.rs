@@ -404,6 +404,12 @@ impl Table {
 }
 
 impl Member {
+    /// A member that serves, with the usual weight and in no zone, all of whose doors are at one address.
+    pub fn up(node: NodeId, name: String, address: SocketAddr) -> Member {
+        let (quic, resp, admin) = (address, address, address);
+        Member { node, name, quic, resp, admin, zone: None, weight: 100, status: MemberStatus::Up }
+    }
+
     /// Whether this member is given partitions: `Up` and with a weight.
     pub fn is_owner(&self) -> bool {
         self.status == MemberStatus::Up && self.weight > 0

@@ -9,7 +9,7 @@ use crate::engine::controller::{
 };
 use crate::engine::ids::{Epoch, Incarnation, NodeId, Sequence};
 use crate::engine::membership::{GossipId, Membership, MembershipConfig, MembershipOutput};
-use crate::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableEntry};
+use crate::engine::table::{ClusterSettings, Member, Survival, Table, TableEntry};
 use crate::engine::time::Now;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,16 +97,7 @@ struct Fleet {
 
 fn member(node: NodeId) -> Member {
     let address = SocketAddr::from(([10, 0, (node.0 >> 8) as u8, node.0 as u8], 7_000));
-    Member {
-        node,
-        name: node.to_string(),
-        quic: address,
-        resp: address,
-        admin: address,
-        zone: None,
-        weight: 100,
-        status: MemberStatus::Up,
-    }
+    Member::up(node, node.to_string(), address)
 }
 
 /// Forms a fleet of so many members, kills one, and tells how long everything took.

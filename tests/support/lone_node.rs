@@ -14,7 +14,7 @@ use ringdove::engine::session::{
     ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted,
     Ticket,
 };
-use ringdove::engine::table::{Assignment, ClusterSettings, Member, MemberStatus, Survival, Table};
+use ringdove::engine::table::{Assignment, ClusterSettings, Member, Survival, Table};
 use ringdove::engine::time::Now;
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -63,10 +63,7 @@ fn table(backups: &[NodeId]) -> Arc<Table> {
 }
 
 fn member(node: NodeId) -> Member {
-    let at = |port| SocketAddr::from(([127, 0, 0, node.0 as u8], port));
-    let (quic, resp, admin) = (at(7379), at(6379), at(9379));
-    let (name, status) = (format!("node {node}"), MemberStatus::Up);
-    Member { node, name, quic, resp, admin, zone: None, weight: 100, status }
+    Member::up(node, format!("node {node}"), SocketAddr::from(([127, 0, 0, node.0 as u8], 7379)))
 }
 
 impl Node {

@@ -7,16 +7,7 @@ fn node(id: u64) -> NodeId {
 
 fn member(id: u64) -> Member {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, id as u16));
-    Member {
-        node: node(id),
-        name: format!("n{id}"),
-        quic: address,
-        resp: address,
-        admin: address,
-        zone: None,
-        weight: 100,
-        status: MemberStatus::Up,
-    }
+    Member::up(node(id), format!("n{id}"), address)
 }
 
 const P: PartitionId = PartitionId(0);

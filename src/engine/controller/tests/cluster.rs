@@ -19,16 +19,7 @@ pub(in crate::engine::controller) fn settings(partitions: u16, replicas: u8) -> 
 
 pub(in crate::engine::controller) fn member(id: u64) -> Member {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, id as u16));
-    Member {
-        node: NodeId(id),
-        name: format!("n{id}"),
-        quic: address,
-        resp: address,
-        admin: address,
-        zone: None,
-        weight: 100,
-        status: MemberStatus::Up,
-    }
+    Member::up(NodeId(id), format!("n{id}"), address)
 }
 
 /// A process.
