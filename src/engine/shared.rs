@@ -181,9 +181,11 @@ impl Shared {
         self.now.mono_us >= deadline_us || self.waited_us(deadline_us) >= self.present_patience_us()
     }
 
-    /// Whether the controller, if there is one, hears what is reported.
-    pub fn hears_leader(&self) -> bool {
-        self.peers.leader.is_some_and(|leader| leader == self.me || self.peers.linked(leader))
+    /// Whether the controller, if there is one, is told what is reported: directly, or by way of the
+    /// majority that answers here.
+    pub fn reaches_controller(&self) -> bool {
+        let linked = self.peers.leader.is_some_and(|leader| leader == self.me || self.peers.linked(leader));
+        linked || (self.table.goes_by_majority() && self.now.mono_us < self.majority_until_us)
     }
 
     /// Looks at how long this node, if it needs a majority to go on, has one.

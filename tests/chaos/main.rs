@@ -64,6 +64,7 @@ rows! {
     kill_during_migration: "migration",
     two_of_three_copies: "two-of-three",
     second_kill: "second-kill",
+    refill: "refill",
     all_killed: "all-killed",
     random: "random",
 }

@@ -29,6 +29,8 @@ use ringdove::engine::table::{
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const ROUNDS: usize = 20_000;
+/// No input takes as long, even on a machine that has other things to do.
+const HANG: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Bytes that decoders care about.
 const TELLING: [&[u8]; 12] = [
@@ -74,15 +76,29 @@ fn mutate(seeds: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
 }
 
 /// Runs `decode`, the fuzz target of this name, on mutations of `seeds`; a panic names the bytes.
-/// `RINGDOVE_FUZZ_CORPUS` names a folder to write the seeds to, for the fuzzer to start from.
+///
+/// `RINGDOVE_FUZZ_CORPUS` names a folder of inputs, one folder a target, as fuzzers keep it: what is
+/// there is mutated too, and the seeds are added to it. `RINGDOVE_FUZZ_ROUNDS` is how many mutations
+/// instead of `rounds`.
 fn smoke(target: &str, seed: u64, rounds: usize, seeds: &[Vec<u8>], decode: fn(&[u8])) {
+    let mut seeds = seeds.to_vec();
     if let Some(corpus) = std::env::var_os("RINGDOVE_FUZZ_CORPUS") {
         let folder = std::path::Path::new(&corpus).join(target);
         std::fs::create_dir_all(&folder).expect("a folder for the corpus");
+        let kept = std::fs::read_dir(&folder).expect("the folder can be read");
+        let kept = kept.map(|entry| std::fs::read(entry.expect("an input").path()).expect("an input"));
+        let mut kept: Vec<Vec<u8>> = kept.collect();
         for (number, seed) in seeds.iter().enumerate() {
             std::fs::write(folder.join(format!("seed-{number}")), seed).expect("a file in it");
         }
+        // The same seed and corpus must give the same inputs.
+        kept.sort_unstable();
+        seeds.append(&mut kept);
     }
+    let rounds = match std::env::var("RINGDOVE_FUZZ_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("RINGDOVE_FUZZ_ROUNDS is a number"),
+        Err(_) => rounds,
+    };
     seeds.iter().for_each(|seed| decode(seed));
     let mut random = StdRng::seed_from_u64(seed);
     for round in 0..rounds {
@@ -92,13 +108,17 @@ fn smoke(target: &str, seed: u64, rounds: usize, seeds: &[Vec<u8>], decode: fn(&
                 random.fill_bytes(&mut bytes);
                 bytes
             }
-            _ => mutate(seeds, &mut random),
+            _ => mutate(&seeds, &mut random),
         };
+        let begin = std::time::Instant::now();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| decode(&bytes))) {
             eprintln!("seed {seed}, round {round}, input: {}", bytes.escape_ascii());
             std::panic::resume_unwind(panic);
         }
+        let took = begin.elapsed();
+        assert!(took < HANG, "{took:?} for seed {seed}, round {round}, input: {}", bytes.escape_ascii());
     }
+    println!("{target}: {rounds} mutations of {} inputs", seeds.len());
 }
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {

@@ -274,7 +274,10 @@ impl Leading {
             let since = self.since_us.get(&node);
             may_forget && since.is_some_and(|&(_, since_us)| now.mono_us >= since_us + forget_us)
         };
-        retire(expired, draft);
+        // The log goes with its last voter: whoever votes next sees this one off, once it can.
+        let succeeded = draft.table.heirs().any(|member| member.node != config.me);
+        let stays = |node: NodeId| node == config.me && succeeded;
+        retire(expired, stays, draft);
     }
 
     fn next_alarm_us(&self, now: Now, config: &ControllerConfig, observed: &Observed) -> Option<u64> {

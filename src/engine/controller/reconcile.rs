@@ -134,16 +134,16 @@ fn is_reached(owners: &[NodeId], assignment: &Assignment) -> bool {
     owners.first() == Some(&assignment.primary) && owners.iter().all(|node| assignment.isr.contains(node))
 }
 
-/// Forgets members: leavers that are done, or have nobody to leave to and nobody to wait for; and the dead
-/// that `expired` names.
-pub(super) fn retire(expired: impl Fn(NodeId) -> bool, draft: &mut Draft) {
+/// Forgets members: leavers that are done, or have nobody to leave to and nobody to wait for, but not those
+/// that `stays` names; and the dead that `expired` names.
+pub(super) fn retire(expired: impl Fn(NodeId) -> bool, stays: impl Fn(NodeId) -> bool, draft: &mut Draft) {
     let candidates: Vec<NodeId> = draft
         .table
         .members
         .values()
         .filter(|member| match member.status {
             MemberStatus::Up => false,
-            MemberStatus::Leaving => true,
+            MemberStatus::Leaving => !stays(member.node),
             MemberStatus::Down => expired(member.node),
         })
         .map(|member| member.node)

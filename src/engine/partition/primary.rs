@@ -413,7 +413,7 @@ impl Partition {
             if !shared.peers.linked(follower.node) {
                 // There is a way to the controller but none to it: another has to take its place.
                 let since = *follower.lagging_since_us.get_or_insert(now_us);
-                if shared.hears_leader() && now_us >= since + shared.config.unlinked_us_max {
+                if shared.reaches_controller() && now_us >= since + shared.config.unlinked_us_max {
                     follower.lagging_since_us = Some(now_us);
                     let node = follower.node;
                     shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });

@@ -8,6 +8,7 @@
 //! Everything that is started (processes, namespaces, relays) ends when its value is dropped, also
 //! by a panic.
 
+pub mod bulk;
 pub mod checks;
 pub mod history;
 pub mod loads;

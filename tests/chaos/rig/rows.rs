@@ -1,5 +1,6 @@
 //! The table of faults: what is done to a cluster, and what must hold besides what always must.
 
+use super::bulk::Bulk;
 use super::checks::quantile;
 use super::history::{Outcome, Record};
 use super::network::Need;
@@ -120,6 +121,13 @@ pub static ROWS: &[Row] = &[
         title: "second kill after copies are full again",
         fault: second_kill,
         goals: failover_goals,
+        ..PLAIN
+    },
+    Row {
+        name: "refill",
+        title: "SIGKILL of a node that holds 1 GB",
+        fault: refill,
+        goals: refill_goals,
         ..PLAIN
     },
     Row {
@@ -569,6 +577,29 @@ fn second_kill(stage: &mut Stage) -> Done {
     let first = stage.report.run as usize % 5;
     kill(stage, first)?;
     kill(stage, (first + 2) % 5)
+}
+
+/// Copies of a node's share are made again, without traffic on it.
+fn refill(stage: &mut Stage) -> Done {
+    let per_node: usize = stage.either(16 << 20, 1 << 30);
+    stage.mark("filling");
+    let doors = |stage: &Stage| -> Vec<_> {
+        stage.nodes.running().into_iter().map(|place| stage.nodes.at(place).resp).collect()
+    };
+    let (nodes, copies) = (5, 2);
+    let bulk = Bulk::write(per_node * nodes / copies, &doors(stage))?;
+    let place = stage.report.run as usize % nodes;
+    kill(stage, place)?;
+    let missing = bulk.missing(&doors(stage))?;
+    if missing > 0 {
+        stage.report.breaches.push(format!("{missing} keys written before are not there"));
+    }
+    Ok(())
+}
+
+fn refill_goals(report: &mut Report) {
+    let healed_s = report.healed_s;
+    report.at_most("copies full again s", healed_s, 60.0);
 }
 
 /// Four are killed, one is only paused: when it wakes, there is a new cluster at its peers' addresses.

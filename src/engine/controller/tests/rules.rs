@@ -326,6 +326,20 @@ fn a_leaver_hands_over_before_copies_move() {
     assert_eq!(cluster.status(3), None);
 }
 
+/// The log ended with it, while the other, cut off for a moment, knew nothing of the last entries.
+#[test]
+fn a_leader_that_leaves_is_seen_off_by_the_next_one() {
+    let mut cluster = Cluster::formed(settings(16, 2), 2);
+    assert_eq!(cluster.config.me, NodeId(1));
+    cluster.report(1, Report::Leave);
+    cluster.run(5_000);
+    assert_eq!((cluster.primaries(1), cluster.primaries(2)), (0, 16));
+    assert_eq!(cluster.status(1), Some(MemberStatus::Leaving));
+    cluster.lead(2);
+    cluster.converge();
+    assert_eq!(cluster.status(1), None);
+}
+
 #[test]
 fn the_last_members_may_leave_together_or_alone() {
     let mut cluster = Cluster::formed(settings(16, 2), 1);
