@@ -230,6 +230,8 @@ pub enum TableChange {
         epoch: Epoch,
         /// The holder.
         node: NodeId,
+        /// Whether it is good to be recovered from, should the primary be lost before another is complete.
+        sound: bool,
     },
     /// The sealed survivors `isr` go on under `primary` at `epoch + 1`. Learners stay attached.
     Failover {

@@ -143,17 +143,20 @@ fn a_backup_that_only_its_primary_misses_is_replaced_and_not_buried() {
 /// Primaries that reached the leader only by way of another never told it that they missed a backup.
 #[test]
 fn a_primary_that_the_leader_cannot_see_gets_another_backup_over_a_bridge() {
-    let (mut cluster, mut nodes) = cluster(11);
-    let leader = cluster.latest_log().and_then(|log| log.leader).expect("a leader");
-    nodes.retain(|&node| node != leader);
-    let &[beside, bridge, far, farther] = &nodes[..] else { panic!("five nodes") };
-    let near = [leader, beside];
-    let (key, _) = key(&cluster, far, |backup| near.contains(&backup)).expect("such a partition");
-    cut(&mut cluster, &near, &[far, farther]);
-    assert_eq!(submit(&mut cluster, far, 1, &[b"SET", key.as_bytes(), b"v"]), None);
-    cluster.run(SOON_US);
-    assert_eq!(reply(&mut cluster, 1).as_deref(), Some(&b"+OK\r\n"[..]));
-    assert_eq!(call(&mut cluster, bridge, 2, &[b"GET", key.as_bytes()]), b"$1\r\nv\r\n");
-    let table = cluster.agreed().expect("a table");
-    assert!(table.members.values().all(|member| member.status == MemberStatus::Up), "{:?}", table.members);
+    for seed in 11..17 {
+        let (mut cluster, mut nodes) = cluster(seed);
+        let leader = cluster.latest_log().and_then(|log| log.leader).expect("a leader");
+        nodes.retain(|&node| node != leader);
+        let &[beside, bridge, far, farther] = &nodes[..] else { panic!("five nodes") };
+        let near = [leader, beside];
+        let (key, _) = key(&cluster, far, |backup| near.contains(&backup)).expect("such a partition");
+        cut(&mut cluster, &near, &[far, farther]);
+        assert_eq!(submit(&mut cluster, far, 1, &[b"SET", key.as_bytes(), b"v"]), None);
+        cluster.run(SOON_US);
+        assert_eq!(reply(&mut cluster, 1).as_deref(), Some(&b"+OK\r\n"[..]), "seed {seed}");
+        assert_eq!(call(&mut cluster, bridge, 2, &[b"GET", key.as_bytes()]), b"$1\r\nv\r\n");
+        let table = cluster.agreed().expect("a table");
+        let up = table.members.values().all(|member| member.status == MemberStatus::Up);
+        assert!(up, "seed {seed}: {:?}", table.members);
+    }
 }

@@ -29,8 +29,6 @@ use ringdove::engine::table::{
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const ROUNDS: usize = 20_000;
-/// No input takes as long, even on a machine that has other things to do.
-const HANG: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Bytes that decoders care about.
 const TELLING: [&[u8]; 12] = [
@@ -110,13 +108,10 @@ fn smoke(target: &str, seed: u64, rounds: usize, seeds: &[Vec<u8>], decode: fn(&
             }
             _ => mutate(&seeds, &mut random),
         };
-        let begin = std::time::Instant::now();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| decode(&bytes))) {
             eprintln!("seed {seed}, round {round}, input: {}", bytes.escape_ascii());
             std::panic::resume_unwind(panic);
         }
-        let took = begin.elapsed();
-        assert!(took < HANG, "{took:?} for seed {seed}, round {round}, input: {}", bytes.escape_ascii());
     }
     println!("{target}: {rounds} mutations of {} inputs", seeds.len());
 }
@@ -401,7 +396,7 @@ fn entries_of_the_agreed_log() {
         TableChange::AddLearner { partition: PartitionId(0), epoch, node: NodeId(3) },
         TableChange::Complete { partition, epoch, node, since: TableVersion(1) },
         TableChange::RemoveReplica { partition, epoch, node: NodeId(3) },
-        TableChange::RemoveLagging { partition, epoch, node: NodeId(3) },
+        TableChange::RemoveLagging { partition, epoch, node: NodeId(3), sound: true },
         TableChange::RemoveLearner { partition, epoch, node },
         TableChange::Failover {
             partition,

@@ -42,6 +42,8 @@ pub enum Report {
         epoch: Epoch,
         /// Whose copy it is.
         node: NodeId,
+        /// Whether it is part of the primary's as far as it goes: only late, not different.
+        sound: bool,
     },
     /// The sender wants to leave: move everything off it.
     Leave,

@@ -25,7 +25,8 @@ pub(super) struct Requests {
     completed: BTreeMap<(PartitionId, NodeId), (Epoch, TableVersion)>,
     ready: BTreeMap<PartitionId, (Epoch, NodeId)>,
     cancelled: BTreeMap<PartitionId, Epoch>,
-    lagging: BTreeMap<(PartitionId, NodeId), Epoch>,
+    /// With whether the copy is sound.
+    lagging: BTreeMap<(PartitionId, NodeId), (Epoch, bool)>,
     maps: Vec<MapDefinition>,
 }
 
@@ -66,8 +67,9 @@ impl Requests {
                 self.cancelled.insert(partition, epoch);
                 Urgency::Now
             }
-            Report::Lagging { partition, epoch, node } if reigns(partition, epoch) => {
-                self.lagging.insert((partition, node), epoch);
+            Report::Lagging { partition, epoch, node, sound } if reigns(partition, epoch) => {
+                let (known, all) = self.lagging.entry((partition, node)).or_insert((epoch, sound));
+                (*known, *all) = (epoch, sound && (*all || *known != epoch));
                 Urgency::Now
             }
             Report::Leave if table.members.contains_key(&from) => {
@@ -118,7 +120,7 @@ impl Requests {
         });
         self.ready.retain(|&partition, &mut (epoch, _)| at(partition, epoch).is_some());
         self.cancelled.retain(|&partition, &mut epoch| at(partition, epoch).is_some());
-        self.lagging.retain(|&(partition, node), &mut epoch| {
+        self.lagging.retain(|&(partition, node), &mut (epoch, _)| {
             at(partition, epoch)
                 .is_some_and(|assignment| assignment.primary != node && assignment.holds(node))
         });
@@ -164,8 +166,8 @@ impl Requests {
         for (&partition, &epoch) in &self.cancelled {
             draft.push(TableChange::CancelHandover { partition, epoch });
         }
-        for (&(partition, node), &epoch) in &self.lagging {
-            let removed = draft.push(TableChange::RemoveLagging { partition, epoch, node })
+        for (&(partition, node), &(epoch, sound)) in &self.lagging {
+            let removed = draft.push(TableChange::RemoveLagging { partition, epoch, node, sound })
                 || draft.push(TableChange::RemoveLearner { partition, epoch, node });
             if removed {
                 let replaced =

@@ -78,7 +78,8 @@ impl Engine {
                 Message::DigestMismatch { epoch, sequence, .. } => {
                     shared.stats.digest_mismatches += 1;
                     tracing::warn!(partition = %id, backup = %from, %sequence, "a backup differs; it is rebuilt from here");
-                    shared.report(Report::Lagging { partition: id, epoch, node: from });
+                    let sound = false;
+                    shared.report(Report::Lagging { partition: id, epoch, node: from, sound });
                 }
                 _ => {}
             }

@@ -6,6 +6,9 @@ use crate::engine::ids::{Epoch, NodeId, PartitionId};
 use crate::engine::message::Message;
 use crate::engine::mutants::Mutant;
 
+/// So many members are told what the leader, out of reach itself, should hear from one of them.
+const RELAYS_MAX: usize = 3;
+
 impl Engine {
     pub(super) fn order(&mut self, from: NodeId, order: Order) {
         match order {
@@ -109,25 +112,29 @@ impl Engine {
         for report in std::mem::take(&mut self.shared.reports) {
             if self.leading {
                 self.controller.report(self.shared.now, me, report);
-            } else if let Some(node) = self.towards_leader() {
-                self.shared.peers.send_control(node, &Message::Report { from: me, report, relayed: false });
+                continue;
+            }
+            let report = Message::Report { from: me, report, relayed: false };
+            for node in self.towards_leader() {
+                self.shared.peers.send_control(node, &report);
             }
         }
     }
 
-    /// The leader, or somebody who may know it.
-    pub(super) fn towards_leader(&mut self) -> Option<NodeId> {
+    /// The leader; where there is no way to it, some who may have one.
+    pub(super) fn towards_leader(&mut self) -> Vec<NodeId> {
         if let Some(leader) = self.shared.peers.leader
             && self.shared.peers.linked(leader)
         {
-            return Some(leader);
+            return vec![leader];
         }
-        let linked: Vec<NodeId> =
+        let mut linked: Vec<NodeId> =
             self.shared.peers.iter().filter(|(_, peer)| peer.linked).map(|(node, _)| node).collect();
-        if linked.is_empty() {
-            return None;
+        for chosen in 0..linked.len().min(RELAYS_MAX) {
+            let rest = linked.len() - chosen;
+            linked.swap(chosen, chosen + self.shared.random() as usize % rest);
         }
-        let pick = self.shared.random() as usize % linked.len();
-        Some(linked[pick])
+        linked.truncate(RELAYS_MAX);
+        linked
     }
 }

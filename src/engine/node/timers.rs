@@ -138,9 +138,11 @@ impl Engine {
             self.last_join_us = now_us;
             if self.leading {
                 self.controller.join(now, self.member.clone());
-            } else if let Some(node) = self.towards_leader() {
+            } else {
                 let join = Message::Join { member: self.member.clone(), relayed: false };
-                self.shared.peers.send_control(node, &join);
+                for node in self.towards_leader() {
+                    self.shared.peers.send_control(node, &join);
+                }
             }
         }
         if !in_cluster && now_us >= self.last_pull_us + JOIN_REPEAT_US {
@@ -201,8 +203,8 @@ impl Engine {
         let me = self.shared.me;
         let only = self.only_here();
         let heirs = self.shared.table.heirs().any(|member| member.node != me);
-        // In a small cluster the log goes with its voter: the other, handed everything, may not know it yet.
-        let decides = self.leading && !self.shared.table.goes_by_majority();
+        // The log goes with its only voter: the other, handed everything, may not know it yet (seed 971).
+        let decides = self.last_voters == [me];
         let waits = heirs && (only.keys > 0 || decides);
         if only.keys > 0 && (!waits || now.mono_us >= self.warned_us + WARN_REPEAT_US) {
             self.warned_us = now.mono_us;

@@ -60,19 +60,21 @@ impl Partition {
     pub fn divergent_writes(&self, shared: &Shared, carrier: NodeId) -> u64 {
         let Some(copy) = &self.copy else { return 0 };
         let Some(led) = copy.led else { return 0 };
+        // Who was never seen to follow has nothing of these reigns.
+        let apart = Parted { sequence: led.from, version: led.version };
+        let in_sync = shared.table.assignment(self.id).is_some_and(|known| known.isr.contains(&carrier));
         let (parted, until) = match &self.role {
             Role::Primary(primary) => {
                 let mut followers = primary.followers.iter();
                 let followed = followers.find(|follower| follower.node == carrier && follower.in_sync);
                 let parting = followed.map(|it| copy.parting(it.acked, &shared.config.limits));
-                // Who was never seen to follow has nothing of this reign.
-                let apart = Parted { sequence: led.from, version: led.version };
                 (copy.parted.get(&carrier).copied().or(parting).unwrap_or(apart), copy.last)
             }
-            // Whoever leads now tells the rest.
+            // Whoever leads now tells the rest (seed 691).
             Role::Follower { .. } | Role::Bystander => match copy.parted.get(&carrier) {
                 Some(parted) => (*parted, led.until),
-                None => return 0,
+                None if in_sync => return 0,
+                None => (apart, led.until),
             },
         };
         let count = until.0.saturating_sub(parted.sequence.0);

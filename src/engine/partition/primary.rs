@@ -348,6 +348,7 @@ impl Partition {
 
     /// `node` did not take records.
     pub fn refused(&mut self, shared: &mut Shared, node: NodeId, refusal: Refusal) {
+        let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
         match refusal {
@@ -362,14 +363,14 @@ impl Partition {
                     shared.stats.refused.sequence += 1;
                     shared.stats.invariant_alarms += u64::from(follower.in_sync);
                     tracing::warn!(partition = %self.id, %node, %expected, last = %copy.last, "follower is ahead of its primary");
-                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                    shared.report(Report::Lagging { partition, epoch, node, sound: false });
                     return;
                 }
                 if expected.0 <= copy.last.0 - primary.log.count() as u64
                     && copy.tail.from(expected).is_none()
                 {
                     // What it lacks is kept nowhere any more, except in a snapshot.
-                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                    shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
                 let has = Sequence(expected.0 - 1);
                 follower.acked = follower.acked.max(has);
@@ -402,6 +403,7 @@ impl Partition {
 
     /// Timers of the primary: resend, lag, commit notices, snapshots.
     pub fn tick_primary(&mut self, shared: &mut Shared) {
+        let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
         primary.unheard.retain(|unheard| unheard.may_read(shared));
@@ -416,7 +418,7 @@ impl Partition {
                 if shared.reaches_controller() && now_us >= since + shared.config.unlinked_us_max {
                     follower.lagging_since_us = Some(now_us);
                     let node = follower.node;
-                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                    shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
                 continue;
             }
@@ -425,7 +427,7 @@ impl Partition {
                 if now_us >= since + shared.config.lag_us_max {
                     follower.lagging_since_us = Some(now_us);
                     let node = follower.node;
-                    shared.report(Report::Lagging { partition: self.id, epoch: self.epoch, node });
+                    shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
                 if now_us >= primary.followers[index].progress_us + shared.config.resend_us {
                     primary.followers[index].progress_us = now_us;
@@ -686,7 +688,7 @@ impl Primary {
         copy.last = Sequence(copy.last.0 + logged as u64);
         let is_alone = self.followers.is_empty();
         if self.followers.iter().all(|follower| !follower.attached) && self.may_commit(shared) {
-            copy.commit = copy.last;
+            copy.committed(copy.last);
             self.pending.clear();
         } else {
             let log = if is_alone { &shared.lone_log } else { &self.log };

@@ -385,10 +385,12 @@ impl Partition {
             }
             copy.former = true;
         }
-        let known = self
-            .staging
-            .as_ref()
-            .is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
+        // An attach that is repeated further on, before the snapshot has begun, begins anew: of what came
+        // as records meanwhile, some may be missing, and the snapshot covers all of it (seed 286).
+        let known = self.staging.as_ref().is_some_and(|staging| {
+            let is_behind = staging.chunks == 0 && staging.copy.last < after;
+            staging.primary == from && staging.attempt == attempt && !is_behind
+        });
         if !known {
             if self
                 .staging
@@ -416,13 +418,6 @@ impl Partition {
                 first_version: None,
             };
             self.staging = Some(Box::new(staging));
-        } else if let Some(staging) = &mut self.staging
-            && staging.chunks == 0
-            && staging.copy.last < after
-        {
-            // The attach was repeated further on; the snapshot, not yet begun, covers what is between.
-            staging.copy.last = after;
-            staging.after = after;
         }
         self.took = true;
         shared.peers.send(from, &Message::Attached { partition: self.id, attempt });

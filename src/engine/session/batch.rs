@@ -40,57 +40,49 @@ pub(super) enum Stop {
     Broken(ProtocolError),
 }
 
-/// The next commands of an input.
-pub(super) struct Batch<'a> {
-    pub commands: SmallVec<[Ahead<'a>; COMMANDS_MAX]>,
-    partition_count: u16,
+/// Commands of an input, decoded. It lives where it is made: its room is some KiB, which moving it would copy.
+pub(super) type Batch<'a> = SmallVec<[Ahead<'a>; COMMANDS_MAX]>;
+
+/// Decodes what is at the front of `input` into an empty batch. A stranger's commands come one by one: the first
+/// may be the one that makes it known.
+#[inline]
+pub(super) fn decode<'a>(
+    decoder: &mut Decoder,
+    input: &'a [u8],
+    trust: Trust,
+    batch: &mut Batch<'a>,
+) -> Stop {
+    let commands_max = if trust == Trust::Stranger { 1 } else { COMMANDS_MAX };
+    let mut end = 0;
+    loop {
+        if batch.len() == commands_max || (end == input.len() && end > 0) {
+            return Stop::Full;
+        }
+        let rest = &input[end..];
+        match decoder.decode(rest, trust) {
+            Ok(Decoded::Command { consumed }) => {
+                let Some(args) = decoder.bulks(rest) else { return Stop::Inline(consumed) };
+                end += consumed;
+                let key = args
+                    .get(1)
+                    .filter(|key| key.len() <= KEY_BYTES_MAX)
+                    .map(|key| FirstKey { slot: Slot::of(key), hash: KeyRef::new(MAP, key).hash });
+                batch.push(Ahead { args, key, end });
+            }
+            Ok(Decoded::Incomplete { needed }) => return Stop::Incomplete(needed),
+            Err(error) => return Stop::Broken(error),
+        }
+    }
 }
 
-impl<'a> Batch<'a> {
-    /// Decodes what is at the front of `input`. A stranger's commands come one by one: the first may be
-    /// the one that makes it known.
-    #[inline]
-    pub fn decode(
-        decoder: &mut Decoder,
-        input: &'a [u8],
-        trust: Trust,
-        partition_count: u16,
-    ) -> (Batch<'a>, Stop) {
-        let commands_max = if trust == Trust::Stranger { 1 } else { COMMANDS_MAX };
-        let mut commands = SmallVec::new();
-        let mut end = 0;
-        let stop = loop {
-            if commands.len() == commands_max || (end == input.len() && end > 0) {
-                break Stop::Full;
-            }
-            let rest = &input[end..];
-            match decoder.decode(rest, trust) {
-                Ok(Decoded::Command { consumed }) => {
-                    let Some(args) = decoder.bulks(rest) else { break Stop::Inline(consumed) };
-                    end += consumed;
-                    let key = args
-                        .get(1)
-                        .filter(|key| key.len() <= KEY_BYTES_MAX)
-                        .map(|key| FirstKey { slot: Slot::of(key), hash: KeyRef::new(MAP, key).hash });
-                    commands.push(Ahead { args, key, end });
-                }
-                Ok(Decoded::Incomplete { needed }) => break Stop::Incomplete(needed),
-                Err(error) => break Stop::Broken(error),
-            }
-        };
-        (Batch { commands, partition_count }, stop)
-    }
-
-    /// Has the keys' memory read, so that the cache misses of a batch overlap.
-    pub fn touch(&self, host: &impl Host) {
-        if self.commands.len() > 1 {
-            let keys: SmallVec<[(PartitionId, u64); COMMANDS_MAX]> = self
-                .commands
-                .iter()
-                .filter_map(|command| command.key)
-                .map(|key| (key.slot.partition(self.partition_count), key.hash))
-                .collect();
-            host.touch(&keys);
-        }
+/// Has the keys' memory read, so that the cache misses of a batch overlap.
+pub(super) fn touch(batch: &Batch<'_>, partition_count: u16, host: &impl Host) {
+    if batch.len() > 1 {
+        let keys: SmallVec<[(PartitionId, u64); COMMANDS_MAX]> = batch
+            .iter()
+            .filter_map(|command| command.key)
+            .map(|key| (key.slot.partition(partition_count), key.hash))
+            .collect();
+        host.touch(&keys);
     }
 }

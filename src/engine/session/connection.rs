@@ -1,7 +1,7 @@
 //! One RESP connection as a pure pipeline: bytes in, commands out; replies in, bytes out.
 
 use super::answer::{Answer, answer};
-use super::batch::{Batch, FirstKey, Stop};
+use super::batch::{self, Batch, FirstKey, Stop};
 use super::facts::{ClientInfo, ConnectionId, Host, Op, Submitted, Ticket};
 use super::state::Session;
 use crate::engine::command::{
@@ -161,10 +161,10 @@ impl Connection {
         while at < input.len() && pipeline.may_begin() {
             let trust =
                 if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
-            let (batch, stop) = Batch::decode(decoder, &input[at..], trust, partition_count);
-            batch.touch(host);
+            let mut batch = Batch::new();
+            let stop = batch::decode(decoder, &input[at..], trust, &mut batch);
+            batch::touch(&batch, partition_count, host);
             let begun = batch
-                .commands
                 .iter()
                 .take_while(|command| {
                     let may_begin = pipeline.may_begin();
@@ -174,13 +174,13 @@ impl Connection {
                     may_begin
                 })
                 .count();
-            if begun < batch.commands.len() {
+            if begun < batch.len() {
                 // The rest is decoded anew when there is room for it.
                 decoder.rewind();
-                at += begun.checked_sub(1).map_or(0, |last| batch.commands[last].end);
+                at += begun.checked_sub(1).map_or(0, |last| batch[last].end);
                 break;
             }
-            at += batch.commands.last().map_or(0, |last| last.end);
+            at += batch.last().map_or(0, |last| last.end);
             *needed = 0;
             match stop {
                 Stop::Full => {}

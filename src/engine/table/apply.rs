@@ -69,16 +69,11 @@ impl Table {
                 self.complete(*partition, *epoch, *node, *since)
             }
             TableChange::RemoveReplica { partition, epoch, node } => {
-                let removed =
-                    self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node);
-                if removed && let Some(assignment) = self.partitions.get_mut(partition.index()) {
-                    // A backup until now: its log is part of the primary's.
-                    assignment.former.push(Former { node: *node, shared_until: Sequence(u64::MAX) });
-                }
-                removed
+                // A backup until now: its log is part of the primary's.
+                self.may_remove(*partition, *node) && self.remove_copy(*partition, *epoch, *node, true)
             }
-            TableChange::RemoveLagging { partition, epoch, node } => {
-                self.primary_is_live(*partition) && self.remove_copy(*partition, *epoch, *node)
+            TableChange::RemoveLagging { partition, epoch, node, sound } => {
+                self.primary_is_live(*partition) && self.remove_copy(*partition, *epoch, *node, *sound)
             }
             TableChange::Failover { partition, epoch, primary, isr, last } => {
                 self.failover(*partition, *epoch, *primary, isr, *last)
@@ -273,9 +268,15 @@ impl Table {
         remaining >= needed.max(1)
     }
 
-    fn remove_copy(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId) -> bool {
-        self.reign(partition, epoch)
-            .is_some_and(|assignment| assignment.primary != node && take(&mut assignment.isr, node))
+    /// Counts a backup's copy out; a `sound` one may be recovered from for as long as no other is complete.
+    fn remove_copy(&mut self, partition: PartitionId, epoch: Epoch, node: NodeId, sound: bool) -> bool {
+        self.reign(partition, epoch).is_some_and(|assignment| {
+            let removed = assignment.primary != node && take(&mut assignment.isr, node);
+            if removed && sound {
+                assignment.former.push(Former { node, shared_until: Sequence(u64::MAX) });
+            }
+            removed
+        })
     }
 
     fn failover(

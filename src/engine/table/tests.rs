@@ -276,7 +276,7 @@ fn no_change_ever_spoils_the_table() {
                     TableChange::Complete { partition, epoch, node: who, since: known.unwrap_or_default() }
                 }
                 10 => TableChange::RemoveReplica { partition, epoch, node: who },
-                11 => TableChange::RemoveLagging { partition, epoch, node: who },
+                11 => TableChange::RemoveLagging { partition, epoch, node: who, sound: below(2) == 0 },
                 12 => {
                     let isr = vec![who, other];
                     TableChange::Failover { partition, epoch, primary: who, isr, last: Sequence(u64::MAX) }
@@ -343,6 +343,17 @@ fn who_is_counted_out_is_remembered_while_only_learners_take_writes() {
     assert_eq!(former[..], [Former { node: node(2), shared_until: Sequence(u64::MAX) }]);
     let table = exposed(Sequence(9), true);
     assert_eq!(table.partitions[0].former[..], [Former { node: node(1), shared_until: Sequence(9) }]);
+    // Also who lives and is only late; not who has something else than its primary.
+    for sound in [true, false] {
+        let mut table = self::table(3);
+        let swap = [
+            TableChange::RemoveLagging { partition: P, epoch: Epoch(1), node: node(2), sound },
+            TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(3) },
+        ];
+        assert_eq!(table.apply(&swap).applied, 2);
+        let former: Vec<NodeId> = table.partitions[0].former.iter().map(|former| former.node).collect();
+        assert_eq!(former, if sound { vec![node(2)] } else { vec![] });
+    }
 }
 
 #[test]
@@ -368,7 +379,7 @@ fn a_former_copy_is_forgotten_once_writes_may_be_missing_from_it() {
     let mut table = exposed(Sequence(9), false);
     let swap = [
         complete(&table, 3),
-        TableChange::RemoveLagging { partition: P, epoch: Epoch(1), node: node(3) },
+        TableChange::RemoveLagging { partition: P, epoch: Epoch(1), node: node(3), sound: false },
         TableChange::AddLearner { partition: P, epoch: Epoch(1), node: node(3) },
     ];
     assert_eq!(table.apply(&swap).applied, 3);

@@ -46,10 +46,11 @@ fn alone(seen: Seen<'_>, committed: Sequence) -> Finding {
         // A paused process may go on at any moment: its clock counts, not whether it runs.
         let now_us = cluster.now_at(other).mono_us;
         let mut followers = primary.followers.iter().filter(|follower| follower.attached).peekable();
-        // The other side of a split reads what it has; but not by the word of whoever went on without it.
+        // The other side of a split reads what it has; but not by the word of whoever went on without it. A
+        // learner that isn't attached gives none (seed 1584).
         let carrier = cluster.engine(node).table().carried_by;
         let is_split = their_incarnation != incarnation
-            && !primary.followers.iter().any(|follower| Some(follower.node) == carrier);
+            && !followers.clone().any(|follower| Some(follower.node) == carrier);
         if is_split {
             continue;
         }

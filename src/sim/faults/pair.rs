@@ -29,7 +29,7 @@ impl Faults {
                     self.kill(cluster, doomed);
                 }
             }
-            60..66 if calm && live.len() == 2 => {
+            60..66 if calm && live.len() == 2 && may_leave(cluster, &live) => {
                 if let Some(node) = cluster.random.pick(&live) {
                     tracing::info!(at_us = now_us, %node, "fault: leave");
                     cluster.leave(node);
@@ -68,6 +68,13 @@ impl Faults {
         self.calm_from_us = self.calm_from_us.max(self.cuts_until_us + super::NOTICED_US);
         tracing::info!(at_us = cluster.now().mono_us, %node, kind, us, "fault: cut");
     }
+}
+
+/// Whether one may leave and the other go on: where the majority counts, so do the dead, and neither of two
+/// goes on alone (`Table::copies_needed`).
+fn may_leave(cluster: &Cluster, live: &[NodeId]) -> bool {
+    let Some(table) = cluster.agreed() else { return false };
+    !table.goes_by_majority() || table.members.keys().all(|node| live.contains(node))
 }
 
 /// Whether all that live are of one cluster and none of them is on its way out.

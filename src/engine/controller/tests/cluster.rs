@@ -174,6 +174,16 @@ impl Cluster {
         self.drain();
     }
 
+    /// As the voters do: a leader that leaves is followed by one that stays.
+    fn succeed(&mut self) {
+        let stays = |id: &NodeId| self.status(id.0) == Some(MemberStatus::Up);
+        if self.status(self.config.me.0) == Some(MemberStatus::Leaving)
+            && let Some((&heir, _)) = self.nodes.iter().find(|(id, fake)| fake.alive && stays(id))
+        {
+            self.lead(heir.0);
+        }
+    }
+
     pub(super) fn node(&mut self, id: u64) -> &mut Fake {
         self.nodes.get_mut(&NodeId(id)).expect("a known node")
     }
@@ -435,6 +445,7 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         for _ in 0..600 {
             self.run(100);
+            self.succeed();
             if self.is_converged() && self.events.is_empty() {
                 return;
             }

@@ -369,7 +369,7 @@ fn a_lagging_copy_is_replaced_elsewhere() {
     let node = *before.isr.iter().find(|node| **node != before.primary).unwrap();
     let third = (1..=3).map(NodeId).find(|id| !before.isr.contains(id)).unwrap();
     let (partition, epoch) = (PartitionId(0), before.epoch);
-    cluster.report(before.primary.0, Report::Lagging { partition, epoch, node });
+    cluster.report(before.primary.0, Report::Lagging { partition, epoch, node, sound: true });
     cluster.run(100);
     let after = &cluster.table.partitions[0];
     assert_eq!((&after.isr[..], &after.learners[..]), (&[before.primary][..], &[third][..]));
@@ -385,7 +385,7 @@ fn a_lagging_copy_without_substitute_is_attached_again_after_a_pause() {
     let before = cluster.table.partitions[0].clone();
     let node = *before.isr.iter().find(|node| **node != before.primary).unwrap();
     let (partition, epoch) = (PartitionId(0), before.epoch);
-    cluster.report(before.primary.0, Report::Lagging { partition, epoch, node });
+    cluster.report(before.primary.0, Report::Lagging { partition, epoch, node, sound: true });
     cluster.run(1_000);
     assert_eq!(cluster.table.partitions[0].ack_set().count(), 1);
     cluster.run(1_500);
