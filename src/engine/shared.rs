@@ -185,7 +185,7 @@ impl Shared {
     /// majority that answers here.
     pub fn reaches_controller(&self) -> bool {
         let linked = self.peers.leader.is_some_and(|leader| leader == self.me || self.peers.linked(leader));
-        linked || (self.table.goes_by_majority() && self.now.mono_us < self.majority_until_us)
+        linked || (self.table.goes_by_majority() && self.sees_majority())
     }
 
     /// Looks at how long this node, if it needs a majority to go on, has one.

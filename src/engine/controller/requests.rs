@@ -68,8 +68,9 @@ impl Requests {
                 Urgency::Now
             }
             Report::Lagging { partition, epoch, node, sound } if reigns(partition, epoch) => {
-                let (known, all) = self.lagging.entry((partition, node)).or_insert((epoch, sound));
-                (*known, *all) = (epoch, sound && (*all || *known != epoch));
+                // Once found different in this reign, it stays so.
+                let different = self.lagging.get(&(partition, node)) == Some(&(epoch, false));
+                self.lagging.insert((partition, node), (epoch, sound && !different));
                 Urgency::Now
             }
             Report::Leave if table.members.contains_key(&from) => {
