@@ -5,7 +5,7 @@ use super::command::{LogTypes, Raft};
 use crate::engine::ids::NodeId;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::metrics::WaitError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,8 +25,10 @@ pub(super) struct DesiredVoters {
 enum ChangeError {
     #[error(transparent)]
     Raft(#[from] RaftError<LogTypes, ClientWriteError<LogTypes>>),
-    #[error("newcomers lag: {0}")]
-    Lagging(#[from] WaitError),
+    #[error(transparent)]
+    Stopped(#[from] Fatal<LogTypes>),
+    #[error("not in time: {0}")]
+    Waited(#[from] WaitError),
     #[error("no majority in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
 }
@@ -68,15 +70,28 @@ fn leads(raft: &Raft, term: u64) -> bool {
     metrics.state.is_leader() && metrics.current_term == term
 }
 
-/// Changes the voters to `voters`, and drops everybody else.
+/// Changes the voters to `voters`, and drops everybody else. A leader that is not among them makes a voter
+/// that is the leader, who then sees it off: openraft lets a leader that no longer votes commit nothing, and
+/// waits before it elects another.
 async fn change(
     raft: &Raft,
     voters: &BTreeMap<NodeId, SocketAddr>,
     timeout: Duration,
 ) -> Result<(), ChangeError> {
     let wanted: BTreeSet<NodeId> = voters.keys().copied().collect();
-    let membership = raft.metrics().borrow_watched().membership_config.membership().clone();
+    let metrics = raft.metrics().borrow_watched().clone();
+    let membership = metrics.membership_config.membership().clone();
     let known: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+
+    let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|matched| *matched.get(id)?);
+    let heir = membership.voter_ids().filter(|id| wanted.contains(id)).max_by_key(matched);
+    if let (Some(heir), false) = (heir, wanted.contains(&metrics.id)) {
+        raft.trigger().transfer_leader(heir).await?;
+        raft.wait(Some(timeout))
+            .metrics(|metrics| !metrics.state.is_leader(), "the lead is handed over")
+            .await?;
+        return Ok(());
+    }
 
     let newcomers: BTreeMap<NodeId, SocketAddr> =
         voters.iter().filter(|(id, _)| !known.contains(id)).map(|(id, address)| (*id, *address)).collect();

@@ -52,6 +52,9 @@ pub struct Follower {
     pub progress_us: u64,
     /// Since when it lags without progress; reported beyond the bound.
     pub lagging_since_us: Option<u64>,
+    /// It knew nothing of this reign: it is sent to again once it has this table, but only once for each.
+    lacks_table: Option<TableVersion>,
+    sent_again_for: TableVersion,
     /// It was told of this commit.
     pub commit_told: Sequence,
     /// The last round of fences in which it confirmed the epoch.
@@ -65,6 +68,19 @@ impl Follower {
     /// controller may list a reported learner as in sync at any moment.
     pub fn is_bound(&self) -> bool {
         self.in_sync || self.sending.as_ref().is_some_and(|sending| sending.is_complete())
+    }
+
+    /// Whether it has got the table that it lacked when it refused records; asks it if not.
+    fn has_learned(&mut self, shared: &mut Shared) -> bool {
+        let Some(version) = self.lacks_table else { return false };
+        let learned = shared.peers.get(self.node).is_some_and(|peer| peer.table_version >= version);
+        if learned {
+            self.sent_again_for = version;
+            self.lacks_table = None;
+        } else {
+            shared.peers.nudge(self.node);
+        }
+        learned
     }
 }
 
@@ -394,6 +410,8 @@ impl Partition {
                 }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
+                let version = shared.table.version;
+                follower.lacks_table = (version > follower.sent_again_for).then_some(version);
                 if !follower.is_bound() {
                     primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
                 }
@@ -429,9 +447,10 @@ impl Partition {
                     let node = follower.node;
                     shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
-                if now_us >= primary.followers[index].progress_us + shared.config.resend_us {
-                    primary.followers[index].progress_us = now_us;
-                    primary.followers[index].sent = primary.followers[index].acked;
+                let follower = &mut primary.followers[index];
+                if follower.has_learned(shared) || now_us >= follower.progress_us + shared.config.resend_us {
+                    follower.progress_us = now_us;
+                    follower.sent = follower.acked;
                     primary.resend(shared, copy, self.id, self.epoch, index);
                 }
             } else if follower.attached && follower.commit_told < copy.commit && primary.log.count() == 0 {

@@ -154,8 +154,10 @@ async fn a_leader_that_leaves_hands_over() {
     cluster.form(1).await;
     cluster.grow(1, &[1, 2, 3]).await;
     cluster.log(1).set_voters(cluster.addresses(&[2, 3])).unwrap();
-    let leader = cluster.wait_for_leader(&[2, 3]).await;
     cluster.wait_until(1, |leadership| !leadership.is_me).await;
+    let leader = cluster.wait_for_leader(&[2, 3]).await;
+    cluster.log(leader).propose(entry("while the other still votes")).await.unwrap();
+    cluster.grow(leader, &[2, 3]).await;
     cluster.log(1).shutdown().await;
     cluster.log(leader).propose(entry("after")).await.unwrap();
     assert_eq!(cluster.log(leader).leadership().borrow().voters, [NodeId(2), NodeId(3)]);

@@ -160,6 +160,7 @@ impl Cluster {
     pub(super) fn lead(&mut self, id: u64) {
         self.config.me = NodeId(id);
         self.controller = Controller::new(self.config);
+        self.controller.voters(self.now, &[self.config.me]);
         for (&node, fake) in &self.nodes {
             self.controller.link(self.now, node, fake.alive);
             self.controller.member_heard(self.now, node, fake.alive);
