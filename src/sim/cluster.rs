@@ -464,7 +464,8 @@ impl Cluster {
         self.note(&event);
         match event {
             Event::Frame(from, to, frame) => {
-                if self.network.carries(from, to) {
+                // What was on its way goes with the link: it is a connection (seed 902912).
+                if self.network.linked(from, to) && self.network.carries(from, to) {
                     self.input(to, |engine, now| engine.frame(now, from, &frame));
                 }
             }
