@@ -140,6 +140,8 @@ pub struct Cluster {
 const LINK_SETUP_US: u64 = 2_000;
 /// As the mesh of production links: a peer unheard for so long is lost.
 const LINK_IDLE_US: u64 = 3_000_000;
+/// A node that stops in good order first sends what it has to say, for so long at most.
+const LINK_FLUSH_US: u64 = 500_000;
 const PULSE_US: u64 = 200_000;
 
 impl Cluster {
@@ -408,8 +410,7 @@ impl Cluster {
             sim.left = true;
         }
         for peer in self.network.neighbours(node) {
-            self.network.unlink(node, peer);
-            self.after(LINK_SETUP_US, Event::LinkDown(peer, node));
+            self.after(LINK_FLUSH_US, Event::LinkDown(peer, node));
         }
     }
 
@@ -481,7 +482,12 @@ impl Cluster {
                     self.input(node, |engine, now| engine.link_up(now, peer, quic, incarnation));
                 }
             }
-            Event::LinkDown(node, peer) => self.input(node, |engine, now| engine.link_down(now, peer)),
+            Event::LinkDown(node, peer) => {
+                if !self.lives(peer) {
+                    self.network.unlink(node, peer);
+                }
+                self.input(node, |engine, now| engine.link_down(now, peer));
+            }
             Event::Tick(node) => {
                 self.input(node, |engine, now| engine.tick(now));
                 let sim = &self.nodes[&node];

@@ -76,9 +76,12 @@ impl Cluster {
         config.migrations_per_node_max = 8;
         config.handovers_max = 8;
         let table = Table::new(Incarnation(1), settings);
+        let mut controller = Controller::new(config);
+        let now = Now { mono_us: 1_000_000_000, wall_ms: 1 };
+        controller.voters(now, &[me]);
         let mut cluster = Cluster {
-            now: Now { mono_us: 1_000_000_000, wall_ms: 1 },
-            controller: Controller::new(config),
+            now,
+            controller,
             config,
             table,
             nodes: BTreeMap::new(),
