@@ -465,8 +465,9 @@ impl Cluster {
         self.note(&event);
         match event {
             Event::Frame(from, to, frame) => {
-                // What was on its way goes with the link: it is a connection (seed 902912).
-                if self.network.linked(from, to) && self.network.carries(from, to) {
+                // What was on its way goes with the link to a node that is no more (seed 902912).
+                let delivered = self.network.linked(from, to) || self.lives(from);
+                if delivered && self.network.carries(from, to) {
                     self.input(to, |engine, now| engine.frame(now, from, &frame));
                 }
             }
