@@ -88,8 +88,10 @@ pub struct Engine {
     last_pull_us: u64,
     last_slow_us: u64,
     last_report_us: u64,
-    last_voters: Vec<NodeId>,
-    last_voters_us: u64,
+    /// Who votes, as this node's part of the agreed log knows.
+    voters: Vec<NodeId>,
+    /// Who should vote, as last ordered, and when.
+    voters_ordered: (Vec<NodeId>, u64),
     sweep_cursor: usize,
     digest_cursor: usize,
     digest_owed_us: u64,
@@ -142,8 +144,8 @@ impl Engine {
             last_pull_us: 0,
             last_slow_us: 0,
             last_report_us: 0,
-            last_voters: Vec::new(),
-            last_voters_us: 0,
+            voters: Vec::new(),
+            voters_ordered: (Vec::new(), 0),
             sweep_cursor: 0,
             digest_cursor: 0,
             digest_owed_us: 0,
@@ -416,9 +418,13 @@ impl Engine {
         self.settle();
     }
 
-    /// Who leads the agreed log, as this node's part of it knows.
-    pub fn leadership(&mut self, now: Now, term: u64, leader: Option<NodeId>) {
+    /// Who leads the agreed log and who votes, as this node's part of it knows.
+    pub fn leadership(&mut self, now: Now, term: u64, leader: Option<NodeId>, voters: Vec<NodeId>) {
         self.shared.now = now;
+        if voters != self.voters {
+            self.controller.voters(now, &voters);
+            self.voters = voters;
+        }
         let me = self.shared.me;
         let leading = leader == Some(me);
         // Whoever was elected knows better than what it heard.
@@ -431,7 +437,7 @@ impl Engine {
             tracing::info!(term, "leading the agreed log");
             self.leading = true;
             self.leader_since_us = now.mono_us;
-            self.last_voters_us = 0;
+            self.voters_ordered = (Vec::new(), 0);
             let table = self.shared.table.clone();
             self.controller.lead(now, table);
             let linked: Vec<NodeId> =

@@ -87,6 +87,12 @@ impl AgreedLog {
             sent: BTreeMap::new(),
         }
     }
+
+    /// The leader loses its office; another voter is elected at once, if any can be.
+    fn depose(&mut self, now_us: u64) {
+        self.deposed = self.leader;
+        self.election_us = Some(now_us);
+    }
 }
 
 impl Cluster {
@@ -184,8 +190,7 @@ impl Cluster {
     pub fn depose_leader(&mut self) {
         let now_us = self.now().mono_us;
         if let Some(log) = self.logs.values_mut().next_back() {
-            log.deposed = log.leader;
-            log.election_us = Some(now_us);
+            log.depose(now_us);
         }
     }
 
@@ -197,11 +202,19 @@ impl Cluster {
         let near = voters.iter().filter(|&&voter| self.converse(node, voter)).count();
         let arrived = voters.iter().all(|&voter| before.contains(&voter) || self.converse(node, voter));
         let may = self.has_majority(incarnation, node) && near * 2 > voters.len() && arrived;
+        let now_us = self.now().mono_us;
+        let heirs = voters.iter().any(|&voter| before.contains(&voter) && self.converse(node, voter));
         if let Some(log) = self.logs.get_mut(&incarnation)
             && log.leader == Some(node)
             && may
             && log.voters != voters
         {
+            if !voters.contains(&node) && heirs {
+                // It hands the lead over first, and the next leader sees it off.
+                log.depose(now_us);
+                self.serve_logs();
+                return;
+            }
             tracing::debug!(?voters, "voters");
             log.voters = voters;
             if !log.voters.contains(&node) {

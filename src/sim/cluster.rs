@@ -91,8 +91,6 @@ pub struct SimNode {
     pub paused_until_us: u64,
     /// Whether it has left in good order.
     pub left: bool,
-    /// When it stops at the latest, having left: the others may still need its vote to do without it.
-    stops_us: Option<u64>,
     /// Its machine's clocks.
     pub clock: Clock,
     maintained: BTreeSet<NodeId>,
@@ -142,9 +140,9 @@ pub struct Cluster {
 const LINK_SETUP_US: u64 = 2_000;
 /// As the mesh of production links: a peer unheard for so long is lost.
 const LINK_IDLE_US: u64 = 3_000_000;
+/// A node that stops in good order first sends what it has to say, for so long at most.
+const LINK_FLUSH_US: u64 = 500_000;
 const PULSE_US: u64 = 200_000;
-/// As a node that leaves in production.
-const VOTERS_PATIENCE_US: u64 = 5_000_000;
 
 impl Cluster {
     /// An empty cluster.
@@ -225,7 +223,6 @@ impl Cluster {
             up: true,
             paused_until_us: 0,
             left: false,
-            stops_us: None,
             clock: seat.clock,
             maintained: BTreeSet::new(),
         };
@@ -402,33 +399,18 @@ impl Cluster {
                 let incarnation = self.engine(node).table().incarnation;
                 self.leave_logs(node, incarnation);
             }
-            Output::Left => {
-                let stops_us = self.now_us + VOTERS_PATIENCE_US;
-                if let Some(sim) = self.nodes.get_mut(&node) {
-                    sim.stops_us = Some(stops_us);
-                }
-                self.stop_if_free(node);
-            }
+            Output::Left => self.left(node),
             Output::TableChanged => {}
         }
     }
 
-    /// Stops a node that has left, once the others agree on a log without it; or it has waited enough.
-    fn stop_if_free(&mut self, node: NodeId) {
-        let Some(stops_us) = self.nodes.get(&node).and_then(|sim| sim.stops_us) else { return };
-        let log = self.logs.get(&self.engine(node).table().incarnation);
-        let others = self.engine(node).table().members.keys().any(|&other| other != node);
-        let votes = others && log.is_some_and(|log| log.voters.contains(&node));
-        if votes && self.now_us < stops_us {
-            return;
-        }
+    fn left(&mut self, node: NodeId) {
         tracing::debug!(%node, "left");
         if let Some(sim) = self.nodes.get_mut(&node) {
             sim.left = true;
         }
         for peer in self.network.neighbours(node) {
-            self.network.unlink(node, peer);
-            self.after(LINK_SETUP_US, Event::LinkDown(peer, node));
+            self.after(LINK_FLUSH_US, Event::LinkDown(peer, node));
         }
     }
 
@@ -483,7 +465,9 @@ impl Cluster {
         self.note(&event);
         match event {
             Event::Frame(from, to, frame) => {
-                if self.network.carries(from, to) {
+                // What was on its way goes with the link to a node that is no more (seed 902912).
+                let delivered = self.network.linked(from, to) || self.lives(from);
+                if delivered && self.network.carries(from, to) {
                     self.input(to, |engine, now| engine.frame(now, from, &frame));
                 }
             }
@@ -499,7 +483,12 @@ impl Cluster {
                     self.input(node, |engine, now| engine.link_up(now, peer, quic, incarnation));
                 }
             }
-            Event::LinkDown(node, peer) => self.input(node, |engine, now| engine.link_down(now, peer)),
+            Event::LinkDown(node, peer) => {
+                if !self.lives(peer) {
+                    self.network.unlink(node, peer);
+                }
+                self.input(node, |engine, now| engine.link_down(now, peer));
+            }
             Event::Tick(node) => {
                 self.input(node, |engine, now| engine.tick(now));
                 let sim = &self.nodes[&node];
@@ -516,8 +505,7 @@ impl Cluster {
                 let voters = self.logs.get(&incarnation).map(|log| log.voters.clone()).unwrap_or_default();
                 if self.engine(node).table().incarnation == incarnation {
                     self.input(node, |engine, now| {
-                        engine.set_voters(voters);
-                        engine.leadership(now, term, leader);
+                        engine.leadership(now, term, leader, voters);
                     });
                 } else if self.engine(node).table().incarnation < incarnation {
                     // Its first table is still on the way.
@@ -543,10 +531,6 @@ impl Cluster {
             self.after(0, Event::LinkDown(b, a));
         }
         for node in self.live() {
-            self.stop_if_free(node);
-            if !self.lives(node) {
-                continue;
-            }
             let maintained = &self.nodes[&node].maintained;
             let unlinked: Vec<NodeId> =
                 maintained.iter().copied().filter(|&peer| !self.network.linked(node, peer)).collect();

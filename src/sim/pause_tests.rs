@@ -64,3 +64,26 @@ fn joins_and_leaves_pause_no_write_for_long() {
     println!("{count} writes: p99 {p99} µs, longest {longest} µs");
     assert!(longest <= 200_000 && p99 <= 50_000, "p99 {p99} µs, longest {longest} µs");
 }
+
+/// After a handover the first write waited 400 ms for a backup that had not heard of the reign yet: it refuses
+/// the record, and the resend timer had to run out.
+#[test]
+fn a_backup_that_hears_late_of_a_reign_delays_no_write_for_long() {
+    let settings = ClusterSettings { partitions: 64, replicas: 3, min_copies: 2, survival: Survival::Auto };
+    let mut cluster = Cluster::new(22, NetworkConfig::default(), EngineConfig::default(), settings);
+    let nodes: Vec<NodeId> = (0..4).map(|_| cluster.start()).collect();
+    assert!(cluster.run_until(30 * SECOND_US, whole));
+    // The voters learn of what is agreed on from the log; the fourth only when the leader gets to it.
+    let log = cluster.latest_log().expect("a log");
+    let (leader, voters) = (log.leader.expect("a leader"), log.voters.clone());
+    let leaver = voters.iter().copied().find(|&node| node != leader).expect("another voter");
+    cluster.network.slow_down(leader, 40_000);
+    let mut load = Load { number: 0, open_us: BTreeMap::new(), taken_us: Vec::new() };
+    let clients: Vec<NodeId> = nodes.into_iter().filter(|&node| node != leader && node != leaver).collect();
+    cluster.leave(leaver);
+    let gone = |cluster: &Cluster| cluster.agreed().is_some_and(|it| it.members.len() == 3);
+    assert!(load.run(&mut cluster, &clients, gone), "never left");
+    let longest = load.taken_us.iter().copied().max().unwrap_or_default();
+    println!("longest {longest} µs");
+    assert!(longest < 400_000, "longest {longest} µs");
+}

@@ -70,8 +70,7 @@ pub async fn watch(core: NodeCore, log: AgreedLog) {
                         engine.table_committed(now, table);
                     }
                     let leader = if current.is_me { Some(engine.me()) } else { current.leader.filter(|&leader| leader != engine.me()) };
-                    engine.set_voters(current.voters);
-                    engine.leadership(now, current.term, leader);
+                    engine.leadership(now, current.term, leader, current.voters);
                 });
             }
         }

@@ -40,8 +40,6 @@ const SEED_PERIOD: Duration = Duration::from_millis(500);
 const LONELY_PERIOD: Duration = Duration::from_secs(5);
 /// The first of the seeds forms the cluster if it finds none of the others for so long.
 const SEED_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a node that left waits for the agreed log to go on without it.
-const VOTERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -334,14 +332,6 @@ impl RunningNode {
                 return false;
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), left.changed()).await;
-        }
-        // The others agree on a log without this voter before it goes.
-        let me = self.addresses.node;
-        let mut leadership = self.log.leadership();
-        let others = self.core.look(|engine, _| engine.table().members.keys().any(|&node| node != me));
-        let gone = leadership.wait_for(|leadership| !leadership.voters.contains(&me));
-        if others && tokio::time::timeout(VOTERS_PATIENCE, gone).await.is_err() {
-            tracing::warn!("leaving while still a voter");
         }
         true
     }

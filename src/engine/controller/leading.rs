@@ -13,7 +13,7 @@ use super::{ControllerConfig, ControllerOutput, ControllerStatus};
 use crate::engine::ids::{Epoch, NodeId, Sequence};
 use crate::engine::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use crate::engine::time::Now;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How long the copy of a dead member is kept in its ack set while its primary is suspect, too.
@@ -206,7 +206,7 @@ impl Leading {
         assign(&self.goal, &mut draft);
         trim(&self.goal, &mut draft);
         attach(config, &self.goal, &self.pauses, &mut draft);
-        self.retire(now, config, &mut draft);
+        self.retire(now, config, observed, &mut draft);
         draft.into_entry()
     }
 
@@ -263,7 +263,7 @@ impl Leading {
         }
     }
 
-    fn retire(&self, now: Now, config: &ControllerConfig, draft: &mut Draft) {
+    fn retire(&self, now: Now, config: &ControllerConfig, observed: &Observed, draft: &mut Draft) {
         let up = draft.table.members.values();
         let up = up.filter(|member| member.status == MemberStatus::Up).count();
         // Of three voters two may be all that is left: the third is no longer forgotten then,
@@ -274,9 +274,9 @@ impl Leading {
             let since = self.since_us.get(&node);
             may_forget && since.is_some_and(|&(_, since_us)| now.mono_us >= since_us + forget_us)
         };
-        // The log goes with its last voter: whoever votes next sees this one off, once it can.
-        let succeeded = draft.table.heirs().any(|member| member.node != config.me);
-        let stays = |node: NodeId| node == config.me && succeeded;
+        // Who votes stays until others vote in its place, if there is anybody who could.
+        let heirs: BTreeSet<NodeId> = draft.table.heirs().map(|member| member.node).collect();
+        let stays = |node: NodeId| observed.votes(node) && heirs.iter().any(|&heir| heir != node);
         retire(expired, stays, draft);
     }
 

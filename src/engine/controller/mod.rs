@@ -4,9 +4,10 @@
 //! what it observes for itself: gossip's opinions, its own links, and answers to its orders.
 //! Inputs are calls with the time; outputs are drained with [`Controller::poll`].
 //!
-//! Call order: [`Controller::link`] and [`Controller::member_heard`] at any time, leading or not;
-//! [`Controller::lead`] on becoming leader; then everything else; [`Controller::tick`] at the time
-//! that [`Controller::next_wake`] names. After each call, drain [`Controller::poll`].
+//! Call order: [`Controller::link`], [`Controller::member_heard`] and [`Controller::voters`] at any
+//! time, leading or not; [`Controller::lead`] on becoming leader; then everything else;
+//! [`Controller::tick`] at the time that [`Controller::next_wake`] names. After each call, drain
+//! [`Controller::poll`].
 
 mod asking;
 mod draft;
@@ -173,6 +174,15 @@ impl Controller {
     pub fn link(&mut self, now: Now, node: NodeId, live: bool) {
         self.observed.link(now, node, live);
         self.observe(now, node);
+    }
+
+    /// Who votes in the agreed log.
+    pub fn voters(&mut self, now: Now, voters: &[NodeId]) {
+        self.observed.set_voters(voters);
+        if let Some(leading) = &mut self.leading {
+            leading.observed(now, &self.config);
+        }
+        self.turn(now);
     }
 
     fn observe(&mut self, now: Now, node: NodeId) {

@@ -14,6 +14,8 @@ pub(super) struct Observed {
     gossip: BTreeMap<NodeId, bool>,
     /// Live links and since when.
     links_us: BTreeMap<NodeId, u64>,
+    /// Who votes in the agreed log.
+    voters: Vec<NodeId>,
 }
 
 impl Observed {
@@ -27,6 +29,15 @@ impl Observed {
         } else {
             self.links_us.remove(&node);
         }
+    }
+
+    pub(super) fn set_voters(&mut self, voters: &[NodeId]) {
+        self.voters = voters.to_vec();
+    }
+
+    /// Whether a member votes in the agreed log.
+    pub(super) fn votes(&self, node: NodeId) -> bool {
+        self.voters.contains(&node)
     }
 
     /// Drops old burials of nodes that nobody asks about any more.

@@ -176,7 +176,7 @@ impl Engine {
         }
         if self.leading {
             // The leader first: whoever has to go, it isn't the one that decides.
-            let mut current = self.last_voters.clone();
+            let mut current = self.voters.clone();
             current.sort_by_key(|&node| node != me);
             // Who died a moment ago is still linked: a set of voters must not rest on it.
             let lately_us = now_us.saturating_sub(self.shared.config.peers.lease_us);
@@ -188,10 +188,9 @@ impl Engine {
             let voters = controller::voters(&table, &current, alive);
             if !current.is_empty()
                 && !voters.is_empty()
-                && (voters != self.last_voters || now_us >= self.last_voters_us + VOTERS_REPEAT_US)
+                && (voters != self.voters_ordered.0 || now_us >= self.voters_ordered.1 + VOTERS_REPEAT_US)
             {
-                self.last_voters_us = now_us;
-                self.last_voters = voters.clone();
+                self.voters_ordered = (voters.clone(), now_us);
                 self.outputs.push_back(Output::Voters(voters));
             }
         }
@@ -204,7 +203,7 @@ impl Engine {
         let only = self.only_here();
         let heirs = self.shared.table.heirs().any(|member| member.node != me);
         // The log goes with its only voter: the other, handed everything, may not know it yet (seed 971).
-        let decides = self.last_voters == [me];
+        let decides = self.voters == [me];
         let waits = heirs && (only.keys > 0 || decides);
         if only.keys > 0 && (!waits || now.mono_us >= self.warned_us + WARN_REPEAT_US) {
             self.warned_us = now.mono_us;
@@ -242,11 +241,6 @@ impl Engine {
             }
         }
         only
-    }
-
-    /// The voters in force, as the agreed log says.
-    pub fn set_voters(&mut self, voters: Vec<NodeId>) {
-        self.last_voters = voters;
     }
 
     /// Small clusters: the survivor goes on as the next incarnation.

@@ -14,8 +14,28 @@ use crate::engine::shared::Shared;
 pub struct Handover {
     to: NodeId,
     started_us: u64,
-    told_us: Option<u64>,
+    told: Option<Told>,
     cancelled: bool,
+}
+
+/// When the controller was last told, and who led then.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at_us: u64,
+    leader: Option<NodeId>,
+}
+
+impl Handover {
+    /// Whether the controller is to be told, now or again.
+    fn is_due(&self, shared: &Shared) -> bool {
+        self.told.is_none_or(|told| {
+            shared.now.mono_us >= told.at_us + REPEAT_US || told.leader != shared.peers.leader
+        })
+    }
+
+    fn note_told(&mut self, shared: &Shared) {
+        self.told = Some(Told { at_us: shared.now.mono_us, leader: shared.peers.leader });
+    }
 }
 
 /// The controller is told again after so long.
@@ -33,7 +53,8 @@ impl Partition {
             return;
         }
         primary.handover =
-            Some(Handover { to, started_us: shared.now.mono_us, told_us: None, cancelled: false });
+            Some(Handover { to, started_us: shared.now.mono_us, told: None, cancelled: false });
+        tracing::debug!(partition = %self.id, %epoch, %to, "handing over");
         shared.mark_restless(self.id);
         self.advance_handover(shared);
     }
@@ -42,7 +63,6 @@ impl Partition {
     pub(super) fn advance_handover(&mut self, shared: &mut Shared) {
         let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &self.copy) else { return };
-        let now_us = shared.now.mono_us;
         let drained = primary.unsent() == 0
             && copy.commit == copy.last
             && primary.handover.is_some_and(|handover| {
@@ -51,10 +71,11 @@ impl Partition {
                 })
             });
         let Some(handover) = &mut primary.handover else { return };
-        if handover.cancelled || !drained || handover.told_us.is_some_and(|told| now_us < told + REPEAT_US) {
+        if handover.cancelled || !drained || !handover.is_due(shared) {
             return;
         }
-        handover.told_us = Some(now_us);
+        handover.note_told(shared);
+        tracing::debug!(%partition, %epoch, "drained");
         let report = Report::HandoverReady { partition, epoch, to: handover.to };
         shared.report(report);
         if shared.config.mutation.is(Mutant::DropSourceEarly) {
@@ -74,15 +95,15 @@ impl Partition {
         if now_us < handover.started_us + shared.config.handover_us_max {
             return;
         }
-        if handover.told_us.is_none() {
+        if handover.told.is_none() {
             // The controller never heard of it: nothing to withdraw.
             primary.handover = None;
             shared.wake_parked(partition);
             return;
         }
-        if !handover.cancelled || handover.told_us.is_some_and(|told| now_us >= told + REPEAT_US) {
+        if !handover.cancelled || handover.is_due(shared) {
             handover.cancelled = true;
-            handover.told_us = Some(now_us);
+            handover.note_told(shared);
             shared.report(Report::HandoverCancel { partition, epoch });
         }
     }

@@ -1,9 +1,11 @@
 //! The primary: executes operations, replicates their effects, and answers when they are committed.
 
+mod follower;
 mod reign;
 
+pub use follower::Follower;
+
 use super::handover::Handover;
-use super::snapshot::Sending;
 use super::{Copy, Group, Partition, Role};
 use crate::engine::command::{self, Flags, Request};
 use crate::engine::controller::Report;
@@ -31,41 +33,6 @@ pub enum Asker {
     Node(NodeId, u64),
     /// Nobody: expiry, eviction.
     Nobody,
-}
-
-/// Another holder of the partition, as its primary sees it.
-#[derive(Debug)]
-pub struct Follower {
-    /// Who.
-    pub node: NodeId,
-    /// Whether the table lists it as in sync.
-    pub in_sync: bool,
-    /// Names its attachment as a learner.
-    pub(super) since: TableVersion,
-    /// In the ack set: in sync, or an attached learner.
-    pub attached: bool,
-    /// It has everything up to here.
-    pub acked: Sequence,
-    /// It was sent everything up to here.
-    pub sent: Sequence,
-    /// When it last made progress or was sent to again.
-    pub progress_us: u64,
-    /// Since when it lags without progress; reported beyond the bound.
-    pub lagging_since_us: Option<u64>,
-    /// It was told of this commit.
-    pub commit_told: Sequence,
-    /// The last round of fences in which it confirmed the epoch.
-    confirmed: u64,
-    /// The snapshot under way, for a learner.
-    pub sending: Option<Box<Sending>>,
-}
-
-impl Follower {
-    /// In the ack set until the table says otherwise: in sync, or reported as complete. The
-    /// controller may list a reported learner as in sync at any moment.
-    pub fn is_bound(&self) -> bool {
-        self.in_sync || self.sending.as_ref().is_some_and(|sending| sending.is_complete())
-    }
 }
 
 /// What covers a reply beside the commit of all that it shows.
@@ -394,6 +361,8 @@ impl Partition {
                 }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
+                let version = shared.table.version;
+                follower.lacks_table = (version > follower.sent_again_for).then_some(version);
                 if !follower.is_bound() {
                     primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
                 }
@@ -429,9 +398,10 @@ impl Partition {
                     let node = follower.node;
                     shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
-                if now_us >= primary.followers[index].progress_us + shared.config.resend_us {
-                    primary.followers[index].progress_us = now_us;
-                    primary.followers[index].sent = primary.followers[index].acked;
+                let follower = &mut primary.followers[index];
+                if follower.has_learned(shared) || now_us >= follower.progress_us + shared.config.resend_us {
+                    follower.progress_us = now_us;
+                    follower.sent = follower.acked;
                     primary.resend(shared, copy, self.id, self.epoch, index);
                 }
             } else if follower.attached && follower.commit_told < copy.commit && primary.log.count() == 0 {

@@ -221,6 +221,9 @@ fn merge_into(
         shared.stats.refused.malformed += 1;
         return None;
     }
+    // Its tail is not the log that leads to what it becomes, even if the rest never comes (seed 901884).
+    copy.commit = copy.last;
+    copy.tail.trim(copy.last);
     let mut rest = records;
     while !rest.is_empty() {
         let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };
@@ -232,9 +235,7 @@ fn merge_into(
     copy.dedup.merge(&dedup);
     copy.hlc.observe(end.clock);
     copy.last = copy.last.max(end.last);
-    // Its tail is not the log that led here; all of it stands.
     copy.commit = copy.last;
-    copy.tail.trim(copy.last);
     Some(true)
 }
 

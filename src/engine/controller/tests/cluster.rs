@@ -76,9 +76,12 @@ impl Cluster {
         config.migrations_per_node_max = 8;
         config.handovers_max = 8;
         let table = Table::new(Incarnation(1), settings);
+        let mut controller = Controller::new(config);
+        let now = Now { mono_us: 1_000_000_000, wall_ms: 1 };
+        controller.voters(now, &[me]);
         let mut cluster = Cluster {
-            now: Now { mono_us: 1_000_000_000, wall_ms: 1 },
-            controller: Controller::new(config),
+            now,
+            controller,
             config,
             table,
             nodes: BTreeMap::new(),
@@ -160,6 +163,7 @@ impl Cluster {
     pub(super) fn lead(&mut self, id: u64) {
         self.config.me = NodeId(id);
         self.controller = Controller::new(self.config);
+        self.controller.voters(self.now, &[self.config.me]);
         for (&node, fake) in &self.nodes {
             self.controller.link(self.now, node, fake.alive);
             self.controller.member_heard(self.now, node, fake.alive);

@@ -1,7 +1,7 @@
 //! Reigns: how one begins, goes on under a later epoch, follows the table's ack set, and ends.
 
 use super::{Asker, Cover, Follower, Primary, WHOLE_PARTITION, disappoint};
-use crate::engine::ids::{NodeId, Sequence};
+use crate::engine::ids::{NodeId, Sequence, TableVersion};
 use crate::engine::message::{ForwardOutcome, Message, Unavailable};
 use crate::engine::partition::{Partition, Role};
 use crate::engine::shared::{Parked, Shared};
@@ -37,11 +37,13 @@ impl Partition {
         self.role = Role::Primary(Box::new(primary));
         self.update_ack_set(shared, assignment);
         shared.stats.promotions += 1;
+        tracing::debug!(partition = %self.id, epoch = %self.epoch, "reigning");
     }
 
     /// Goes on under a later epoch: what waits goes on waiting, what is uncommitted is sent anew.
     pub(in crate::engine::partition) fn renew(&mut self, shared: &mut Shared, assignment: &Assignment) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
+        tracing::debug!(partition = %self.id, epoch = %self.epoch, "reigning on");
         primary.handover = None;
         for mut follower in std::mem::take(&mut primary.followers) {
             shared.abandon_sending(follower.node, follower.sending.take());
@@ -121,6 +123,8 @@ impl Partition {
                 sent: copy.last,
                 progress_us: now_us,
                 lagging_since_us: None,
+                lacks_table: None,
+                sent_again_for: TableVersion(0),
                 commit_told: Sequence(0),
                 confirmed: 0,
                 sending: None,
