@@ -73,6 +73,8 @@ pub struct Mark {
     pub epoch: Epoch,
     /// The follower has everything up to here.
     pub sequence: Sequence,
+    /// The attempt to attach it that it is part of (see `Follower::attempt`).
+    pub attempt: u64,
     /// The round of fences that it answers; 0 for none.
     pub fence: u64,
 }

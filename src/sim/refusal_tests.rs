@@ -198,8 +198,8 @@ fn a_verdict_on_a_snapshot_that_has_not_ended_is_refused() {
             cluster.engine(node).partitions().iter().find_map(|partition| {
                 let Role::Primary(primary) = &partition.role else { return None };
                 let follower = primary.followers.iter().find(|follower| !follower.attached)?;
-                let attempt = follower.sending.as_ref()?.attempt;
-                Some((node, follower.node, partition.id, attempt))
+                follower.sending.as_ref()?;
+                Some((node, follower.node, partition.id, follower.attempt))
             })
         })
     };

@@ -99,12 +99,14 @@ impl Engine {
                         }
                     }
                     for (id, refusal) in ack.refused {
-                        match partitions.get_mut(id.index()) {
-                            Some(partition) if marks.iter().any(|mark| mark.partition == id) => {
-                                partition.refused(shared, from, refusal);
+                        // If the first was sent in the attempt under way, so were all.
+                        let mark = marks.iter().find(|mark| mark.partition == id);
+                        match (partitions.get_mut(id.index()), mark) {
+                            (Some(partition), Some(mark)) => {
+                                partition.refused(shared, from, mark.attempt, refusal);
                             }
-                            Some(_) => shared.stats.refused.unasked += 1,
-                            None => shared.stats.refused.partition += 1,
+                            (Some(_), None) => shared.stats.refused.unasked += 1,
+                            (None, _) => shared.stats.refused.partition += 1,
                         }
                     }
                 }

@@ -133,8 +133,8 @@ impl Group {
     }
 
     /// What its ack will mean.
-    fn mark(&self, partition: PartitionId, epoch: Epoch) -> Mark {
-        Mark { partition, epoch, sequence: self.last(), fence: 0 }
+    fn mark(&self, partition: PartitionId, epoch: Epoch, attempt: u64) -> Mark {
+        Mark { partition, epoch, sequence: self.last(), attempt, fence: 0 }
     }
 }
 

@@ -279,29 +279,29 @@ impl Partition {
 
     /// An ack of `node` for what `mark` was sent with.
     pub fn acked(&mut self, shared: &mut Shared, node: NodeId, mark: Mark) {
-        let Mark { epoch, sequence, fence, .. } = mark;
+        let Mark { epoch, sequence, attempt, fence, .. } = mark;
         if epoch != self.epoch {
             return;
         }
         let Role::Primary(primary) = &mut self.role else { return };
-        let Some(follower) = primary.followers.iter_mut().find(|follower| follower.node == node) else {
-            return;
-        };
-        if sequence > follower.acked {
-            follower.acked = sequence;
-            follower.sent = follower.sent.max(sequence);
-        }
+        let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
+        let follower = &mut primary.followers[index];
         follower.confirmed = follower.confirmed.max(fence);
-        follower.progress_us = shared.now.mono_us;
-        follower.lagging_since_us = None;
-        let under_way = follower.sent > follower.acked;
-        if let Some(copy) = &self.copy
-            && !under_way
-            && copy.tail.last().is_some_and(|last| sequence < last)
-            && let Some(index) = primary.followers.iter().position(|follower| follower.node == node)
-        {
-            // It is behind, and what was sent to it is all there: the next stretch.
-            primary.resend(shared, copy, self.id, self.epoch, index);
+        if follower.is_of(attempt) {
+            if sequence > follower.acked {
+                follower.acked = sequence;
+                follower.sent = follower.sent.max(sequence);
+            }
+            follower.progress_us = shared.now.mono_us;
+            follower.lagging_since_us = None;
+            let under_way = follower.sent > follower.acked;
+            if let Some(copy) = &self.copy
+                && !under_way
+                && copy.tail.last().is_some_and(|last| sequence < last)
+            {
+                // It is behind, and what was sent to it is all there: the next stretch.
+                primary.resend(shared, copy, self.id, self.epoch, index);
+            }
         }
         self.advance_commit(shared);
         self.advance_handover(shared);
@@ -313,15 +313,17 @@ impl Partition {
         primary.followers.iter().any(|follower| follower.node == node && follower.in_sync)
     }
 
-    /// `node` did not take records.
-    pub fn refused(&mut self, shared: &mut Shared, node: NodeId, refusal: Refusal) {
+    /// `node` did not take records that were sent under `attempt`.
+    pub fn refused(&mut self, shared: &mut Shared, node: NodeId, attempt: u64, refusal: Refusal) {
         let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
+        let is_current = primary.followers[index].is_of(attempt);
         match refusal {
+            Refusal::Gap(_) | Refusal::Unknown if !is_current => {}
             Refusal::Gap(expected) => {
                 let follower = &mut primary.followers[index];
-                if !follower.attached || (expected.0 > 0 && expected <= follower.acked) {
+                if expected.0 > 0 && expected <= follower.acked {
                     // An old refusal: it has said since that it has more.
                     return;
                 }
@@ -356,9 +358,6 @@ impl Partition {
             Refusal::Unknown => {
                 // It waits for its table, or lost its attachment; the timer tries again.
                 let follower = &mut primary.followers[index];
-                if !follower.attached {
-                    return;
-                }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
                 let version = shared.table.version;
@@ -757,13 +756,13 @@ impl Primary {
         let mut first = Sequence(copy.last.0 - self.log.count() as u64 + 1);
         for (count, records) in self.log.take_groups(count_max, shared.config.group_bytes_max) {
             let group = Group { first, count, records };
-            let (last, mark) = (group.last(), group.mark(partition, epoch));
+            let last = group.last();
             shared.peers.encode_records(&group.message(partition, epoch, copy.commit));
             for follower in self.followers.iter_mut().filter(|follower| follower.attached) {
                 if follower.sent.next() == first {
                     follower.sent = last;
                     follower.commit_told = copy.commit;
-                    shared.peers.send_records(follower.node, mark);
+                    shared.peers.send_records(follower.node, group.mark(partition, epoch, follower.attempt));
                 }
             }
             first = last.next();
@@ -794,7 +793,7 @@ impl Primary {
         let mut bytes = 0;
         for group in groups {
             shared.peers.encode_records(&group.message(partition, epoch, copy.commit));
-            shared.peers.send_records(follower.node, group.mark(partition, epoch));
+            shared.peers.send_records(follower.node, group.mark(partition, epoch, follower.attempt));
             follower.sent = group.last();
             shared.stats.resent += u64::from(group.count);
             bytes += group.records.len();
@@ -818,7 +817,10 @@ impl Primary {
         let message =
             Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
         shared.peers.encode_records(&message);
-        shared.peers.send_records(follower.node, Mark { partition, epoch, sequence: last, fence });
+        // What it says before it has attached tells no more than which epoch it knows.
+        let attempt = if follower.attached { follower.attempt } else { 0 };
+        let mark = Mark { partition, epoch, sequence: last, attempt, fence };
+        shared.peers.send_records(follower.node, mark);
     }
 }
 

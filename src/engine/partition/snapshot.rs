@@ -20,8 +20,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 /// A snapshot on its way to a learner.
 #[derive(Debug, Default)]
 pub struct Sending {
-    /// Tells attempts apart.
-    pub attempt: u64,
     attached_us: u64,
     cursor: u64,
     scanned: bool,
@@ -101,12 +99,12 @@ impl Primary {
         let follower = &mut self.followers[index];
         debug_assert!(!follower.is_bound(), "a reported learner stays in the ack set");
         shared.abandon_sending(follower.node, follower.sending.take());
+        follower.attempt = shared.next_attempt();
         follower.attached = false;
         follower.acked = Sequence(0);
         follower.lagging_since_us = None;
         let now_us = shared.now.mono_us;
         let sending = Sending {
-            attempt: shared.next_attempt(),
             started_us: now_us,
             last_progress_us: now_us,
             ..Sending::default()
@@ -128,7 +126,7 @@ impl Primary {
         // Never before the commit: a learner's last record bounds what was acknowledged.
         let after = kept_from.filter(|&after| after >= copy.commit).unwrap_or(executed);
         follower.sent = after;
-        let attach = Message::Attach { partition: id, epoch, attempt: sending.attempt, after };
+        let attach = Message::Attach { partition: id, epoch, attempt: follower.attempt, after };
         shared.peers.send(follower.node, &attach);
     }
 
@@ -178,6 +176,7 @@ impl Primary {
     pub(super) fn pump(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, index: usize) {
         let node = self.followers[index].node;
         let unsent = self.unsent();
+        let attempt = self.followers[index].attempt;
         let Some(sending) = &mut self.followers[index].sending else { return };
         while !(sending.scanned && sending.dedup_sent) {
             if !shared.snapshot_room(node) {
@@ -221,7 +220,7 @@ impl Primary {
                 node,
                 &Message::SnapshotChunk {
                     partition: id,
-                    attempt: sending.attempt,
+                    attempt,
                     number,
                     crc: crc32fast::hash(&entries),
                     entries: &entries,
@@ -242,7 +241,7 @@ impl Primary {
             sending.end_told = true;
             let end = Message::SnapshotEnd {
                 partition: id,
-                attempt: sending.attempt,
+                attempt,
                 sequence: copy.last,
                 count: copy.shard.len() as u64,
                 digest: copy.shard.digest_root(),
@@ -271,8 +270,9 @@ impl Partition {
     fn sending_to(&mut self, node: NodeId, attempt: u64) -> Option<(&mut Primary, &mut Copy, usize)> {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return None };
         let index = primary.followers.iter().position(|follower| follower.node == node)?;
-        let sending = primary.followers[index].sending.as_ref()?;
-        (sending.attempt == attempt).then_some((primary, copy, index))
+        let follower = &primary.followers[index];
+        let matches = follower.sending.is_some() && follower.attempt == attempt;
+        matches.then_some((primary, copy, index))
     }
 
     /// The learner is ready for records.

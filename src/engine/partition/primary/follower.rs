@@ -13,6 +13,9 @@ pub struct Follower {
     pub in_sync: bool,
     /// Names its attachment as a learner.
     pub(in crate::engine::partition) since: TableVersion,
+    /// The attempt to attach it as a learner under which it holds what it holds; 0 if it was in sync
+    /// from the start. What it says of an earlier one tells nothing of this (seed 1245).
+    pub attempt: u64,
     /// In the ack set: in sync, or an attached learner.
     pub attached: bool,
     /// It has everything up to here.
@@ -36,6 +39,11 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Whether it has attached in this attempt: what it says of records sent in it counts.
+    pub(super) fn is_of(&self, attempt: u64) -> bool {
+        self.attached && self.attempt == attempt
+    }
+
     /// In the ack set until the table says otherwise: in sync, or reported as complete. The
     /// controller may list a reported learner as in sync at any moment.
     pub fn is_bound(&self) -> bool {

@@ -107,6 +107,7 @@ impl Partition {
                     if !follower.attached {
                         // Never reported by this reign: nothing is known of where it stands.
                         follower.attached = true;
+                        follower.attempt = shared.next_attempt();
                         follower.acked = Sequence(0);
                         follower.sent = Sequence(0);
                     }
@@ -118,6 +119,7 @@ impl Partition {
                 node,
                 in_sync,
                 since: assignment.attachment(node).unwrap_or_default(),
+                attempt: 0,
                 attached: in_sync,
                 acked: if in_sync { copy.commit } else { Sequence(0) },
                 sent: copy.last,
