@@ -239,7 +239,8 @@ impl Cluster {
         node
     }
 
-    /// Connects a node that is linked with nobody to a live one, as a driver dials its seeds.
+    /// Connects a node that has not joined or is linked with nobody to a live one, as a driver dials its
+    /// seeds (two newcomers and a forgotten member must not keep to themselves: seed 181).
     fn knock(&mut self, node: NodeId) {
         let seeds: Vec<NodeId> = self
             .live()
@@ -537,7 +538,8 @@ impl Cluster {
             for peer in unlinked {
                 self.connect(node, peer);
             }
-            if self.network.neighbours(node).is_empty() {
+            let joined = self.engine(node).table().members.contains_key(&node);
+            if !joined || self.network.neighbours(node).is_empty() {
                 self.knock(node);
             }
         }

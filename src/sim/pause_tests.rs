@@ -65,6 +65,33 @@ fn joins_and_leaves_pause_no_write_for_long() {
     assert!(longest <= 200_000 && p99 <= 50_000, "p99 {p99} µs, longest {longest} µs");
 }
 
+/// A partition that is written to all the time moves all the same: a learner attaches while writes are
+/// under way.
+#[test]
+fn a_partition_under_constant_writes_moves() {
+    let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let mut cluster = Cluster::new(23, NetworkConfig::default(), EngineConfig::default(), settings);
+    let mut nodes: Vec<NodeId> = (0..3).map(|_| cluster.start()).collect();
+    assert!(cluster.run_until(30 * SECOND_US, whole));
+    let at = nodes[0];
+    nodes.push(cluster.start());
+    let newcomer = nodes[3];
+    // Several writes a round trip, to each partition.
+    for number in 0..200_000u64 {
+        let key = format!("k{}", cluster.random.below(200));
+        submit(&mut cluster, at, number, &[b"SET", key.as_bytes(), b"v"]);
+        cluster.run(20);
+        cluster.replies.clear();
+        let table = cluster.engine(at).table();
+        let holds = table.partitions.iter().filter(|it| it.isr.contains(&newcomer)).count();
+        if number.is_multiple_of(100) && holds >= 7 {
+            println!("{number} writes");
+            return;
+        }
+    }
+    panic!("{:?}", super::checks::unsettled(&cluster, &[]));
+}
+
 /// After a handover the first write waited 400 ms for a backup that had not heard of the reign yet: it refuses
 /// the record, and the resend timer had to run out.
 #[test]
@@ -72,12 +99,14 @@ fn a_backup_that_hears_late_of_a_reign_delays_no_write_for_long() {
     let settings = ClusterSettings { partitions: 64, replicas: 3, min_copies: 2, survival: Survival::Auto };
     let mut cluster = Cluster::new(22, NetworkConfig::default(), EngineConfig::default(), settings);
     let nodes: Vec<NodeId> = (0..4).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole));
+    let settled =
+        |cluster: &Cluster| whole(cluster) && cluster.latest_log().is_some_and(|it| it.voters.len() >= 3);
+    assert!(cluster.run_until(30 * SECOND_US, settled));
     // The voters learn of what is agreed on from the log; the fourth only when the leader gets to it.
     let log = cluster.latest_log().expect("a log");
     let (leader, voters) = (log.leader.expect("a leader"), log.voters.clone());
     let leaver = voters.iter().copied().find(|&node| node != leader).expect("another voter");
-    cluster.network.slow_down(leader, 40_000);
+    cluster.network.slow_down(leader, 20_000);
     let mut load = Load { number: 0, open_us: BTreeMap::new(), taken_us: Vec::new() };
     let clients: Vec<NodeId> = nodes.into_iter().filter(|&node| node != leader && node != leaver).collect();
     cluster.leave(leaver);
@@ -85,5 +114,5 @@ fn a_backup_that_hears_late_of_a_reign_delays_no_write_for_long() {
     assert!(load.run(&mut cluster, &clients, gone), "never left");
     let longest = load.taken_us.iter().copied().max().unwrap_or_default();
     println!("longest {longest} µs");
-    assert!(longest < 400_000, "longest {longest} µs");
+    assert!(longest < 300_000, "longest {longest} µs");
 }

@@ -70,9 +70,9 @@ fn leads(raft: &Raft, term: u64) -> bool {
     metrics.state.is_leader() && metrics.current_term == term
 }
 
-/// Changes the voters to `voters`, and drops everybody else. A leader that is not among them makes a voter
-/// that is the leader, who then sees it off: openraft lets a leader that no longer votes commit nothing, and
-/// waits before it elects another.
+/// Changes the voters to `voters`, and drops everybody else. A leader that is not to vote any more first
+/// makes a voter the leader that is, and that one sees it off: openraft lets a leader without a vote commit
+/// nothing, and the others wait before they elect another.
 async fn change(
     raft: &Raft,
     voters: &BTreeMap<NodeId, SocketAddr>,
@@ -85,7 +85,9 @@ async fn change(
 
     let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|matched| *matched.get(id)?);
     let heir = membership.voter_ids().filter(|id| wanted.contains(id)).max_by_key(matched);
-    if let (Some(heir), false) = (heir, wanted.contains(&metrics.id)) {
+    if !wanted.contains(&metrics.id)
+        && let Some(heir) = heir
+    {
         raft.trigger().transfer_leader(heir).await?;
         raft.wait(Some(timeout))
             .metrics(|metrics| !metrics.state.is_leader(), "the lead is handed over")

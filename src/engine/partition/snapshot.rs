@@ -5,7 +5,7 @@
 //! learner keeps whatever is newer than a chunk's entry; deletes and expiry changes of keys that it
 //! doesn't have yet are remembered until the snapshot ends, so that no chunk brings back the past.
 
-use super::primary::Primary;
+use super::primary::{Follower, Primary};
 use super::{Copy, Partition, Role, apply_effect, check_records};
 use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupLimits, DedupTable};
@@ -69,7 +69,6 @@ pub struct Staging {
     /// What records did to keys whose entries may still come in a chunk.
     overrides: HashMap<(MapId, Box<[u8]>), Override>,
     cleared: Vec<(MapId, Version)>,
-    chunks: u64,
     /// Where it attached: records from here on came as such.
     after: Sequence,
     /// The version of the first of them; none is older.
@@ -96,6 +95,7 @@ impl Primary {
         epoch: Epoch,
         index: usize,
     ) {
+        let unsent = self.unsent() as u64;
         let follower = &mut self.followers[index];
         debug_assert!(!follower.is_bound(), "a reported learner stays in the ack set");
         shared.abandon_sending(follower.node, follower.sending.take());
@@ -103,30 +103,26 @@ impl Primary {
         follower.attached = false;
         follower.acked = Sequence(0);
         follower.lagging_since_us = None;
+        // What isn't committed goes to the learner like all later records: what is acknowledged from
+        // now on, it has got as a record. Never before the commit: a learner's last record bounds what
+        // was acknowledged.
+        let executed = Sequence(copy.last.0 - unsent);
+        let kept_from = copy.tail.first().map(|first| Sequence(first.0.saturating_sub(1)));
+        follower.sent = kept_from.filter(|&after| after >= copy.commit).unwrap_or(executed);
         let now_us = shared.now.mono_us;
-        let sending = Sending {
-            started_us: now_us,
-            last_progress_us: now_us,
-            ..Sending::default()
-        };
+        let sending = Sending { started_us: now_us, last_progress_us: now_us, ..Sending::default() };
         follower.sending = Some(Box::new(sending));
-        self.attach(shared, copy, id, epoch, index);
+        self.attach(shared, id, epoch, index);
         shared.mark_restless(id);
     }
 
-    fn attach(&mut self, shared: &mut Shared, copy: &Copy, id: PartitionId, epoch: Epoch, index: usize) {
-        let unsent = self.unsent() as u64;
+    /// Asks the learner to attach; all that this attempt repeats says the same.
+    fn attach(&mut self, shared: &mut Shared, id: PartitionId, epoch: Epoch, index: usize) {
         let follower = &mut self.followers[index];
         let Some(sending) = &mut follower.sending else { return };
         sending.attached_us = shared.now.mono_us;
-        // What isn't committed goes to the learner like all later records: what is acknowledged from
-        // now on, it has got as a record.
-        let executed = Sequence(copy.last.0 - unsent);
-        let kept_from = copy.tail.first().map(|first| Sequence(first.0.saturating_sub(1)));
-        // Never before the commit: a learner's last record bounds what was acknowledged.
-        let after = kept_from.filter(|&after| after >= copy.commit).unwrap_or(executed);
-        follower.sent = after;
-        let attach = Message::Attach { partition: id, epoch, attempt: follower.attempt, after };
+        let Follower { attempt, sent: after, .. } = *follower;
+        let attach = Message::Attach { partition: id, epoch, attempt, after };
         shared.peers.send(follower.node, &attach);
     }
 
@@ -145,7 +141,7 @@ impl Primary {
         let Some(sending) = &mut self.followers[index].sending else { return };
         if !attached {
             if now_us >= sending.attached_us + ATTACH_REPEAT_US {
-                self.attach(shared, copy, id, epoch, index);
+                self.attach(shared, id, epoch, index);
                 // One that has promised this reign away says so when it is asked, and a new epoch follows.
                 self.probe(shared, copy, id, epoch, index);
             }
@@ -291,14 +287,13 @@ impl Partition {
         follower.progress_us = shared.now.mono_us;
         follower.lagging_since_us = None;
         // Records between the attach and now are in the tail only if somebody else still lacks them;
-        // otherwise the attach is repeated from here, and the snapshot (not begun) covers the rest.
+        // otherwise another attempt begins here, and its snapshot covers the rest.
         let sent = follower.sent;
         if sent < Sequence(copy.last.0 - primary.unsent() as u64) {
             let from = sent.next();
             if copy.tail.from(from).is_some() {
                 primary.resend(shared, copy, id, epoch, index);
             } else {
-                primary.followers[index].attached = false;
                 primary.restart_snapshot(shared, copy, id, epoch, index);
                 return;
             }
@@ -385,12 +380,10 @@ impl Partition {
             }
             copy.former = true;
         }
-        // An attach that is repeated further on, before the snapshot has begun, begins anew: of what came
-        // as records meanwhile, some may be missing, and the snapshot covers all of it (seed 286).
-        let known = self.staging.as_ref().is_some_and(|staging| {
-            let is_behind = staging.chunks == 0 && staging.copy.last < after;
-            staging.primary == from && staging.attempt == attempt && !is_behind
-        });
+        let known = self
+            .staging
+            .as_ref()
+            .is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
         if !known {
             if self
                 .staging
@@ -413,7 +406,6 @@ impl Partition {
                 primary: from,
                 overrides,
                 cleared: Vec::new(),
-                chunks: 0,
                 after,
                 first_version: None,
             };
@@ -635,7 +627,6 @@ impl Staging {
     }
 
     fn chunk(&mut self, shared: &mut Shared, entries: &[u8]) -> Result<(), record::RecordError> {
-        self.chunks += 1;
         let mut rest = entries;
         while !rest.is_empty() {
             let Effect::Put { map, key, value, kind, mut expire_at_ms, mut version } =
