@@ -35,11 +35,13 @@ pub enum Mutant {
     LeaseDespiteSeal,
     /// Snapshots are taken for complete without a look at count and digest, and a chunk is missing.
     CompleteTooEarly,
+    /// What a learner said of an earlier attempt to attach it counts for this one.
+    CountStaleAcks,
 }
 
 impl Mutant {
     /// Those that the simulator has to catch.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 13] = [
         Mutant::SkipEpochCheck,
         Mutant::AcknowledgeEarly,
         Mutant::IgnoreLease,
@@ -52,6 +54,7 @@ impl Mutant {
         Mutant::ResurrectDeleted,
         Mutant::LeaseDespiteSeal,
         Mutant::CompleteTooEarly,
+        Mutant::CountStaleAcks,
     ];
 }
 

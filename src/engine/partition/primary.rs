@@ -287,7 +287,7 @@ impl Partition {
         let Some(index) = primary.followers.iter().position(|follower| follower.node == node) else { return };
         let follower = &mut primary.followers[index];
         follower.confirmed = follower.confirmed.max(fence);
-        if follower.is_of(attempt) {
+        if follower.is_of(attempt) || shared.config.mutation.is(Mutant::CountStaleAcks) {
             if sequence > follower.acked {
                 follower.acked = sequence;
                 follower.sent = follower.sent.max(sequence);

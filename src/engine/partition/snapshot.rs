@@ -513,6 +513,11 @@ impl Partition {
 }
 
 impl Staging {
+    /// The primary's attempt that it is part of.
+    pub fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
     /// Records for a copy in the making: as for a complete one, remembering what chunks must not undo.
     pub(super) fn records(&mut self, shared: &mut Shared, message: &Records<'_>) -> Result<(), Refusal> {
         let copy = &mut self.copy;

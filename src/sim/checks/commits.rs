@@ -1,8 +1,9 @@
-//! (c) What is committed is held by every in-sync copy. (d) A new primary holds all of it.
+//! (c) What is committed is held by every in-sync copy, and by every attached learner. (d) A new primary holds all of it.
 
 use super::{Finding, Seen};
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, Version};
-use crate::engine::partition::Role;
+use crate::engine::partition::primary::Primary;
+use crate::engine::partition::{Copy, Role};
 use crate::engine::table::Table;
 use crate::sim::cluster::Cluster;
 use smallvec::SmallVec;
@@ -101,6 +102,7 @@ impl Commits {
                 ));
             }
         }
+        learners_hold(seen, primary, copy)?;
         let reached = self.reached.entry(id).or_default().entry((incarnation, epoch)).or_default();
         reached.sequence = reached.sequence.max(copy.commit);
         if copy.commit == copy.last {
@@ -136,4 +138,32 @@ impl Commits {
         }
         Ok(())
     }
+}
+
+/// What has just been committed is held by every attached learner, too: should all copies in sync be lost,
+/// what the learners took decides whether a former copy has everything.
+fn learners_hold(seen: Seen<'_>, primary: &Primary, copy: &Copy) -> Finding {
+    let Seen { cluster, node, incarnation, partition, .. } = seen;
+    for learner in primary.followers.iter().filter(|follower| follower.attached && !follower.in_sync) {
+        let engine = cluster.engine(learner.node);
+        let Some(other) = engine.partitions().get(partition.id.index()) else { continue };
+        if engine.table().incarnation != incarnation || other.epoch != partition.epoch || !other.follows(node)
+        {
+            continue;
+        }
+        // Of a later attempt, the primary will hear.
+        let staged = other.staging.as_ref().filter(|it| it.attempt() == learner.attempt).map(|it| &it.copy);
+        let complete =
+            other.copy.as_ref().filter(|it| it.is_current(other.epoch) && it.attempt == learner.attempt);
+        if let Some(held) = staged.or(complete)
+            && held.last < copy.commit
+        {
+            let (id, commit) = (partition.id, copy.commit);
+            return Err(format!(
+                "{node} {id}: committed {commit}, learner {} holds {}",
+                learner.node, held.last
+            ));
+        }
+    }
+    Ok(())
 }
