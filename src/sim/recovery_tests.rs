@@ -230,7 +230,10 @@ fn an_accepted_loss_goes_on_from_the_best_copy_there_is() {
         stage.nodes.iter().copied().filter(|&node| node != away && node != dies).collect();
     for node in learners {
         for &id in &exposed {
-            stage.cluster.input(node, |engine, _| engine.partition_mut(id).0.staging = None);
+            stage.cluster.input(node, |engine, _| {
+                let partition = engine.partition_mut(id).0;
+                (partition.staging, partition.copy) = (None, None);
+            });
         }
     }
     stage.cluster.run(30 * SECOND_US);

@@ -17,6 +17,9 @@ fn cluster(seed: u64) -> (Cluster, Vec<NodeId>) {
     let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
     let nodes = (0..5).map(|_| cluster.start()).collect();
     assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    // Nothing is on its way to another node any more.
+    cluster.run(5 * SECOND_US);
+    assert!(whole(&cluster), "{:?}", cluster.agreed());
     (cluster, nodes)
 }
 
