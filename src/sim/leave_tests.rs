@@ -1,9 +1,7 @@
 //! Leaving, where there may be nobody to leave to.
 
 use super::cluster::Cluster;
-use super::network::NetworkConfig;
-use super::testing::{SECOND_US, call, whole};
-use crate::engine::config::EngineConfig;
+use super::testing::{SECOND_US, call, formed};
 use crate::engine::ids::NodeId;
 use crate::engine::table::{ClusterSettings, Survival};
 
@@ -12,9 +10,7 @@ const KEYS: u64 = 40;
 /// Some nodes and some keys.
 fn cluster(seed: u64, count: usize) -> (Cluster, Vec<NodeId>) {
     let settings = ClusterSettings { partitions: 8, replicas: 2, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
-    let nodes: Vec<NodeId> = (0..count).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    let (mut cluster, nodes) = formed(seed, settings, count);
     for i in 0..KEYS {
         let key = format!("k{i}");
         assert_eq!(call(&mut cluster, nodes[0], i, &[b"SET", key.as_bytes(), b"v"]), b"+OK\r\n");

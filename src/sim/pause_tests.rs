@@ -1,9 +1,7 @@
 //! How long operations wait while primaries change hands in good order.
 
 use super::cluster::Cluster;
-use super::network::NetworkConfig;
-use super::testing::{SECOND_US, submit, whole};
-use crate::engine::config::EngineConfig;
+use super::testing::{SECOND_US, formed, submit, whole};
 use crate::engine::ids::NodeId;
 use crate::engine::table::{ClusterSettings, Survival};
 use std::collections::BTreeMap;
@@ -42,9 +40,7 @@ impl Load {
 #[test]
 fn joins_and_leaves_pause_no_write_for_long() {
     let settings = ClusterSettings { partitions: 256, replicas: 2, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(21, NetworkConfig::default(), EngineConfig::default(), settings);
-    let mut nodes: Vec<NodeId> = (0..3).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole));
+    let (mut cluster, mut nodes) = formed(21, settings, 3);
     let mut load = Load { number: 0, open_us: BTreeMap::new(), taken_us: Vec::new() };
     let clients = nodes.clone();
     nodes.push(cluster.start());
@@ -70,12 +66,9 @@ fn joins_and_leaves_pause_no_write_for_long() {
 #[test]
 fn a_partition_under_constant_writes_moves() {
     let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(23, NetworkConfig::default(), EngineConfig::default(), settings);
-    let mut nodes: Vec<NodeId> = (0..3).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole));
+    let (mut cluster, nodes) = formed(23, settings, 3);
     let at = nodes[0];
-    nodes.push(cluster.start());
-    let newcomer = nodes[3];
+    let newcomer = cluster.start();
     // Several writes a round trip, to each partition.
     for number in 0..200_000u64 {
         let key = format!("k{}", cluster.random.below(200));
@@ -97,8 +90,7 @@ fn a_partition_under_constant_writes_moves() {
 #[test]
 fn a_backup_that_hears_late_of_a_reign_delays_no_write_for_long() {
     let settings = ClusterSettings { partitions: 64, replicas: 3, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(22, NetworkConfig::default(), EngineConfig::default(), settings);
-    let nodes: Vec<NodeId> = (0..4).map(|_| cluster.start()).collect();
+    let (mut cluster, nodes) = formed(22, settings, 4);
     let settled =
         |cluster: &Cluster| whole(cluster) && cluster.latest_log().is_some_and(|it| it.voters.len() >= 3);
     assert!(cluster.run_until(30 * SECOND_US, settled));

@@ -4,7 +4,7 @@
 use super::cluster::Cluster;
 use super::network::NetworkConfig;
 use super::scenario::Scenario;
-use super::testing::{SECOND_US, call, whole};
+use super::testing::{SECOND_US, call, formed, whole};
 use crate::engine::config::EngineConfig;
 use crate::engine::controller::Order;
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
@@ -17,10 +17,7 @@ use crate::engine::table::{ClusterSettings, Survival};
 
 fn cluster(seed: u64, nodes: usize, survival: Survival) -> (Cluster, Vec<NodeId>) {
     let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival };
-    let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
-    let nodes = (0..nodes).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
-    (cluster, nodes)
+    formed(seed, settings, nodes)
 }
 
 fn fill(cluster: &mut Cluster, node: NodeId) {

@@ -1,9 +1,7 @@
 //! What the two sides of a split answer, and how soon.
 
 use super::cluster::Cluster;
-use super::network::NetworkConfig;
-use super::testing::{SECOND_US, call, reply, submit, whole};
-use crate::engine::config::EngineConfig;
+use super::testing::{SECOND_US, call, formed, reply, submit, whole};
 use crate::engine::controller::Order;
 use crate::engine::ids::{NodeId, PartitionId, Slot};
 use crate::engine::message::{self, Message};
@@ -14,9 +12,7 @@ const SOON_US: u64 = 8 * SECOND_US;
 
 fn cluster(seed: u64) -> (Cluster, Vec<NodeId>) {
     let settings = ClusterSettings { partitions: 32, replicas: 2, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
-    let nodes = (0..5).map(|_| cluster.start()).collect();
-    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    let (mut cluster, nodes) = formed(seed, settings, 5);
     // Nothing is on its way to another node any more.
     cluster.run(5 * SECOND_US);
     assert!(whole(&cluster), "{:?}", cluster.agreed());

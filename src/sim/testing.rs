@@ -1,13 +1,27 @@
 //! What tests that drive a [`Cluster`] themselves have in common.
 
 use super::cluster::Cluster;
+use super::network::NetworkConfig;
 use crate::engine::command;
+use crate::engine::config::EngineConfig;
 use crate::engine::ids::{MapId, NodeId, Slot};
 use crate::engine::op::{Op, Submitted, Ticket};
 use crate::engine::resp::Proto;
+use crate::engine::table::ClusterSettings;
 
 /// One second of virtual time.
 pub const SECOND_US: u64 = 1_000_000;
+
+/// A cluster of so many nodes, formed and whole.
+///
+/// # Panics
+/// If it isn't within 30 s.
+pub fn formed(seed: u64, settings: ClusterSettings, nodes: usize) -> (Cluster, Vec<NodeId>) {
+    let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
+    let nodes = (0..nodes).map(|_| cluster.start()).collect();
+    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    (cluster, nodes)
+}
 
 /// Whether everything is served with all its copies, and nothing else is kept.
 pub fn whole(cluster: &Cluster) -> bool {
