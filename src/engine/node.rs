@@ -88,8 +88,6 @@ pub struct Engine {
     last_pull_us: u64,
     last_slow_us: u64,
     last_report_us: u64,
-    /// Who votes, as this node's part of the agreed log knows.
-    voters: Vec<NodeId>,
     /// Who should vote, as last ordered, and when.
     voters_ordered: (Vec<NodeId>, u64),
     sweep_cursor: usize,
@@ -144,7 +142,6 @@ impl Engine {
             last_pull_us: 0,
             last_slow_us: 0,
             last_report_us: 0,
-            voters: Vec::new(),
             voters_ordered: (Vec::new(), 0),
             sweep_cursor: 0,
             digest_cursor: 0,
@@ -421,10 +418,7 @@ impl Engine {
     /// Who leads the agreed log and who votes, as this node's part of it knows.
     pub fn leadership(&mut self, now: Now, term: u64, leader: Option<NodeId>, voters: Vec<NodeId>) {
         self.shared.now = now;
-        if voters != self.voters {
-            self.controller.voters(now, &voters);
-            self.voters = voters;
-        }
+        self.controller.set_voters(now, voters);
         let me = self.shared.me;
         let leading = leader == Some(me);
         // Whoever was elected knows better than what it heard.

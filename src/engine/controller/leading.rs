@@ -13,7 +13,7 @@ use super::{ControllerConfig, ControllerOutput, ControllerStatus};
 use crate::engine::ids::{Epoch, NodeId, Sequence};
 use crate::engine::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use crate::engine::time::Now;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How long the copy of a dead member is kept in its ack set while its primary is suspect, too.
@@ -274,10 +274,7 @@ impl Leading {
             let since = self.since_us.get(&node);
             may_forget && since.is_some_and(|&(_, since_us)| now.mono_us >= since_us + forget_us)
         };
-        // Who votes stays until others vote in its place, if there is anybody who could.
-        let heirs: BTreeSet<NodeId> = draft.table.heirs().map(|member| member.node).collect();
-        let stays = |node: NodeId| observed.votes(node) && heirs.iter().any(|&heir| heir != node);
-        retire(expired, stays, draft);
+        retire(expired, observed.voters(), draft);
     }
 
     fn next_alarm_us(&self, now: Now, config: &ControllerConfig, observed: &Observed) -> Option<u64> {

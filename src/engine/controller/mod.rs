@@ -4,7 +4,7 @@
 //! what it observes for itself: gossip's opinions, its own links, and answers to its orders.
 //! Inputs are calls with the time; outputs are drained with [`Controller::poll`].
 //!
-//! Call order: [`Controller::link`], [`Controller::member_heard`] and [`Controller::voters`] at any
+//! Call order: [`Controller::link`], [`Controller::member_heard`] and [`Controller::set_voters`] at any
 //! time, leading or not; [`Controller::lead`] on becoming leader; then everything else;
 //! [`Controller::tick`] at the time that [`Controller::next_wake`] names. After each call, drain
 //! [`Controller::poll`].
@@ -176,8 +176,16 @@ impl Controller {
         self.observe(now, node);
     }
 
-    /// Who votes in the agreed log.
-    pub fn voters(&mut self, now: Now, voters: &[NodeId]) {
+    /// Who votes in the agreed log, as this node's part of it knows.
+    pub fn voters(&self) -> &[NodeId] {
+        self.observed.voters()
+    }
+
+    /// Others vote in the agreed log now, or the same.
+    pub fn set_voters(&mut self, now: Now, voters: Vec<NodeId>) {
+        if voters == self.voters() {
+            return;
+        }
         self.observed.set_voters(voters);
         if let Some(leading) = &mut self.leading {
             leading.observed(now, &self.config);

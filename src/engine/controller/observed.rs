@@ -31,13 +31,12 @@ impl Observed {
         }
     }
 
-    pub(super) fn set_voters(&mut self, voters: &[NodeId]) {
-        self.voters = voters.to_vec();
+    pub(super) fn set_voters(&mut self, voters: Vec<NodeId>) {
+        self.voters = voters;
     }
 
-    /// Whether a member votes in the agreed log.
-    pub(super) fn votes(&self, node: NodeId) -> bool {
-        self.voters.contains(&node)
+    pub(super) fn voters(&self) -> &[NodeId] {
+        &self.voters
     }
 
     /// Drops old burials of nodes that nobody asks about any more.

@@ -134,16 +134,17 @@ fn is_reached(owners: &[NodeId], assignment: &Assignment) -> bool {
     owners.first() == Some(&assignment.primary) && owners.iter().all(|node| assignment.isr.contains(node))
 }
 
-/// Forgets members: leavers that are done, or have nobody to leave to and nobody to wait for, but not those
-/// that `stays` names; and the dead that `expired` names.
-pub(super) fn retire(expired: impl Fn(NodeId) -> bool, stays: impl Fn(NodeId) -> bool, draft: &mut Draft) {
+/// Forgets members: leavers that are done, or have nobody to leave to and nobody to wait for, but no voter
+/// before others vote in its place, if anybody could; and the dead that `expired` names.
+pub(super) fn retire(expired: impl Fn(NodeId) -> bool, voters: &[NodeId], draft: &mut Draft) {
+    let deserted = draft.table.heirs().next().is_none();
     let candidates: Vec<NodeId> = draft
         .table
         .members
         .values()
         .filter(|member| match member.status {
             MemberStatus::Up => false,
-            MemberStatus::Leaving => !stays(member.node),
+            MemberStatus::Leaving => deserted || !voters.contains(&member.node),
             MemberStatus::Down => expired(member.node),
         })
         .map(|member| member.node)
@@ -152,7 +153,6 @@ pub(super) fn retire(expired: impl Fn(NodeId) -> bool, stays: impl Fn(NodeId) ->
         return;
     }
     let table = &draft.table;
-    let deserted = table.heirs().next().is_none();
     let named: BTreeSet<NodeId> = table
         .partitions
         .iter()

@@ -176,7 +176,7 @@ impl Engine {
         }
         if self.leading {
             // The leader first: whoever has to go, it isn't the one that decides.
-            let mut current = self.voters.clone();
+            let mut current = self.controller.voters().to_vec();
             current.sort_by_key(|&node| node != me);
             // Who died a moment ago is still linked: a set of voters must not rest on it.
             let lately_us = now_us.saturating_sub(self.shared.config.peers.lease_us);
@@ -203,7 +203,7 @@ impl Engine {
         let only = self.only_here();
         let heirs = self.shared.table.heirs().any(|member| member.node != me);
         // The log goes with its only voter: the other, handed everything, may not know it yet (seed 971).
-        let decides = self.voters == [me];
+        let decides = self.controller.voters() == [me];
         let waits = heirs && (only.keys > 0 || decides);
         if only.keys > 0 && (!waits || now.mono_us >= self.warned_us + WARN_REPEAT_US) {
             self.warned_us = now.mono_us;

@@ -358,13 +358,14 @@ impl Partition {
             Refusal::Unknown => {
                 // It waits for its table, or lost its attachment; the timer tries again.
                 let follower = &mut primary.followers[index];
+                if !follower.is_bound() {
+                    primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
+                    return;
+                }
                 follower.sent = follower.acked;
                 follower.progress_us = shared.now.mono_us;
                 let version = shared.table.version;
                 follower.lacks_table = (version > follower.sent_again_for).then_some(version);
-                if !follower.is_bound() {
-                    primary.restart_snapshot(shared, copy, self.id, self.epoch, index);
-                }
             }
         }
     }

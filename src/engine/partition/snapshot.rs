@@ -380,18 +380,12 @@ impl Partition {
             }
             copy.former = true;
         }
-        let known = self
-            .staging
-            .as_ref()
-            .is_some_and(|staging| staging.primary == from && staging.attempt == attempt);
-        if !known {
-            if self
-                .staging
-                .as_ref()
-                .is_some_and(|staging| staging.primary == from && staging.attempt > attempt)
-            {
-                return;
-            }
+        let staged = self.staging.as_ref().filter(|staging| staging.primary == from);
+        let staged = staged.map(|staging| staging.attempt);
+        if staged.is_some_and(|staged| staged > attempt) {
+            return;
+        }
+        if staged != Some(attempt) {
             self.drop_staging(shared);
             if shared.config.mutation.is(Mutant::WipeOnReattach) {
                 self.discard_copy(shared);

@@ -1,4 +1,5 @@
-//! (c) What is committed is held by every in-sync copy, and by every attached learner. (d) A new primary holds all of it.
+//! (c) What is committed is held by every in-sync copy, and by every attached learner. (d) A new primary
+//! holds all of it.
 
 use super::{Finding, Seen};
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, Version};

@@ -78,7 +78,7 @@ impl Cluster {
         let table = Table::new(Incarnation(1), settings);
         let mut controller = Controller::new(config);
         let now = Now { mono_us: 1_000_000_000, wall_ms: 1 };
-        controller.voters(now, &[me]);
+        controller.set_voters(now, vec![me]);
         let mut cluster = Cluster {
             now,
             controller,
@@ -163,7 +163,7 @@ impl Cluster {
     pub(super) fn lead(&mut self, id: u64) {
         self.config.me = NodeId(id);
         self.controller = Controller::new(self.config);
-        self.controller.voters(self.now, &[self.config.me]);
+        self.controller.set_voters(self.now, vec![self.config.me]);
         for (&node, fake) in &self.nodes {
             self.controller.link(self.now, node, fake.alive);
             self.controller.member_heard(self.now, node, fake.alive);
