@@ -85,7 +85,7 @@ impl FakeCluster {
             let (node, quic) = (node_id(index), address(index));
             table.members.insert(node, Member::up(node, format!("node {index}"), quic));
         }
-        for (index, assignment) in table.partitions.iter_mut().enumerate() {
+        for (index, assignment) in table.partitions.iter_mut().map(Arc::make_mut).enumerate() {
             assignment.epoch = Epoch(1);
             assignment.primary = node_id(index % nodes);
             assignment.isr = vec![assignment.primary];
@@ -162,7 +162,7 @@ impl FakeCluster {
     pub(crate) fn move_key(&self, key: &[u8], to: usize, announced: bool) {
         let mut state = self.state();
         let partition = state.table.partition_of(Slot::of(key));
-        let assignment = &mut state.table.partitions[partition.index()];
+        let assignment = Arc::make_mut(&mut state.table.partitions[partition.index()]);
         assignment.epoch = assignment.epoch.next();
         assignment.primary = node_id(to);
         state.table.version.0 += 1;
@@ -178,6 +178,7 @@ impl FakeCluster {
         let mut state = self.state();
         for assignment in &mut state.table.partitions {
             if assignment.primary == node_id(node) {
+                let assignment = Arc::make_mut(assignment);
                 assignment.epoch = assignment.epoch.next();
                 assignment.primary = node_id(heir);
             }

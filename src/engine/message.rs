@@ -13,6 +13,7 @@ use super::controller::{Order, Report, Sealed};
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
 use super::table::{Assignment, Member, Table};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One message between two engines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -199,7 +200,7 @@ pub struct TableStep {
     /// The version it leads to.
     pub version: TableVersion,
     /// The assignments that changed.
-    pub partitions: Vec<(PartitionId, Assignment)>,
+    pub partitions: Vec<(PartitionId, Arc<Assignment>)>,
 }
 
 impl TableStep {

@@ -15,6 +15,7 @@ use super::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Sequence, Slot,
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The most members a table takes, the `Down` ones included.
 pub const MEMBER_COUNT_MAX: usize = 4_096;
@@ -40,8 +41,8 @@ pub struct Table {
     pub ever_three: bool,
     /// Everybody, the `Down` ones included until they are forgotten.
     pub members: BTreeMap<NodeId, Member>,
-    /// One a partition, by [`PartitionId`].
-    pub partitions: Vec<Assignment>,
+    /// One a partition, by [`PartitionId`]; a table that follows another shares those that stay.
+    pub partitions: Vec<Arc<Assignment>>,
     /// The survivor that carried its copies into this incarnation; `None` in a cluster's first.
     pub carried_by: Option<NodeId>,
     /// The named maps; `maps[i]` is [`MapId`] `i + 1`. Map 0, the unnamed one, has no entry.
@@ -305,7 +306,7 @@ impl Table {
             settings,
             ever_three: false,
             members: BTreeMap::new(),
-            partitions: vec![Assignment::default(); usize::from(settings.partitions)],
+            partitions: vec![Arc::default(); usize::from(settings.partitions)],
             carried_by: None,
             maps: Vec::new(),
             retired: Vec::new(),
@@ -319,7 +320,7 @@ impl Table {
 
     /// The assignment of a partition; `None` beyond the partition count.
     pub fn assignment(&self, partition: PartitionId) -> Option<&Assignment> {
-        self.partitions.get(partition.index())
+        self.partitions.get(partition.index()).map(Arc::as_ref)
     }
 
     /// The partition of a slot.

@@ -14,6 +14,7 @@ use crate::engine::record::{self, Effect};
 use crate::engine::stats::Refused;
 use crate::engine::store::EntryKind;
 use crate::engine::table::{ClusterSettings, Survival};
+use std::sync::Arc;
 
 fn cluster(seed: u64, nodes: usize, survival: Survival) -> (Cluster, Vec<NodeId>) {
     let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival };
@@ -151,9 +152,10 @@ fn well_formed_but_wrong_messages_are_refused_and_counted() {
     let table = cluster.engine(third).table().clone();
     let mut back = (*table).clone();
     back.version = TableVersion(table.version.0 + 1);
-    back.partitions[0].epoch = Epoch(0);
+    Arc::make_mut(&mut back.partitions[0]).epoch = Epoch(0);
     let mut twice = table.partitions[3].clone();
-    twice.isr.push(twice.primary);
+    let primary = twice.primary;
+    Arc::make_mut(&mut twice).isr.push(primary);
     let step = |partitions| {
         Message::TableStep(TableStep {
             after: table.version,

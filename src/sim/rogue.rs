@@ -18,6 +18,7 @@ use crate::engine::record::{self, Effect};
 use crate::engine::resp::Proto;
 use crate::engine::store::EntryKind;
 use crate::engine::table::Table;
+use std::sync::Arc;
 
 /// The member, once it is one.
 #[derive(Debug, Default)]
@@ -200,8 +201,8 @@ fn wrong(to: &Engine, rogue: NodeId, random: &mut Random) -> (Vec<u8>, u64) {
         },
         22 => {
             match random.below(5) {
-                0 => forged.partitions[partition.index()].epoch = Epoch(0),
-                1 => forged.partitions[partition.index()].isr.push(primary),
+                0 => Arc::make_mut(&mut forged.partitions[partition.index()]).epoch = Epoch(0),
+                1 => Arc::make_mut(&mut forged.partitions[partition.index()]).isr.push(primary),
                 2 => forged.incarnation = Incarnation(table.incarnation.0 ^ (1 << 40)),
                 3 => forged.version = table_version,
                 _ => {

@@ -51,13 +51,13 @@ fn table(backups: &[NodeId]) -> Arc<Table> {
     table.version = TableVersion(1);
     table.members.extend(holders.iter().map(|&node| (node, member(node))));
     for assignment in &mut table.partitions {
-        *assignment = Assignment {
+        *assignment = Arc::new(Assignment {
             epoch: Epoch(1),
             origin: Epoch(1),
             primary: PRIMARY,
             isr: holders.clone(),
             ..Assignment::default()
-        };
+        });
     }
     Arc::new(table)
 }

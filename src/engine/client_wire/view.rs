@@ -121,6 +121,7 @@ mod tests {
     use crate::engine::ids::Epoch;
     use crate::engine::table::{ClusterSettings, Member, Survival};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn table() -> Table {
         let settings =
@@ -145,6 +146,7 @@ mod tests {
             );
         }
         for (assignment, primary) in table.partitions.iter_mut().zip([10, 20, 30]) {
+            let assignment = Arc::make_mut(assignment);
             assignment.primary = NodeId(primary);
             assignment.epoch = Epoch(1);
         }

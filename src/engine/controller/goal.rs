@@ -20,7 +20,8 @@ impl Goal {
         if self.sets.len() == table.partitions.len() && self.candidates == candidates {
             return;
         }
-        let previous: Vec<Vec<NodeId>> = table.partitions.iter().map(holders).collect();
+        let previous: Vec<Vec<NodeId>> =
+            table.partitions.iter().map(|assignment| holders(assignment)).collect();
         self.sets = desired(&candidates, table.partitions.len(), table.settings.replicas.into(), &previous);
         self.candidates = candidates;
     }

@@ -2,6 +2,7 @@
 
 use super::goal::Goal;
 use super::message::Order;
+use super::pace::Pace;
 use super::{ControllerConfig, ControllerOutput};
 use crate::engine::ids::{Epoch, NodeId, PartitionId};
 use crate::engine::table::{Assignment, MemberStatus, Table};
@@ -16,6 +17,7 @@ pub(super) struct Handovers {
     asked: BTreeMap<PartitionId, Asked>,
     /// Partitions left alone, and until when.
     paused_us: BTreeMap<PartitionId, u64>,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,7 @@ impl Handovers {
             }
             wanted.sort_unstable();
             for (_, partition, epoch, to) in wanted {
-                if self.asked.len() >= config.handovers_max {
+                if self.asked.len() >= config.handovers_max || !self.pace.take(now, config, table) {
                     break;
                 }
                 self.asked.insert(partition, Asked { epoch, to, since_us: now_us, sent_us: None });
@@ -122,5 +124,6 @@ impl Handovers {
                 [sent_us + resend_us, asked.since_us + timeout_us]
             })
             .chain(self.paused_us.values().copied())
+            .chain(self.pace.alarm_us())
     }
 }

@@ -6,6 +6,7 @@ use super::goal::Goal;
 use super::handover::{Handovers, successor};
 use super::message::{Report, Sealed};
 use super::observed::Observed;
+use super::pace::Pace;
 use super::reconcile::{assign, attach, complete_copies, prune, retire, trim};
 use super::requests::{Pauses, Requests, Urgency};
 use super::salvage::Salvage;
@@ -29,6 +30,7 @@ pub(super) struct Leading {
     handovers: Handovers,
     requests: Requests,
     pauses: Pauses,
+    copying: Pace,
     /// When each member was first seen by this lead in its present standing.
     since_us: BTreeMap<NodeId, (MemberStatus, u64)>,
     /// When to decide next: events are gathered until then.
@@ -51,6 +53,7 @@ impl Leading {
             handovers: Handovers::default(),
             requests: Requests::default(),
             pauses: Pauses::default(),
+            copying: Pace::default(),
             since_us: BTreeMap::new(),
             due_us: None,
             proposed_until_us: None,
@@ -137,7 +140,7 @@ impl Leading {
         match self.requests.take(&self.table, from, report) {
             Urgency::None => {}
             Urgency::Soon => self.wake(now, config.coalesce_ms),
-            Urgency::Now => self.wake(now, 0),
+            Urgency::Now => self.wake(now, config.urgent_ms),
         }
     }
 
@@ -205,7 +208,8 @@ impl Leading {
         self.requests.change_partitions(now, pause_us, goal, pauses, &mut draft);
         assign(&self.goal, &mut draft);
         trim(&self.goal, &mut draft);
-        attach(config, &self.goal, &self.pauses, &mut draft);
+        let copying = &mut self.copying;
+        attach(config, &self.goal, &self.pauses, |table| copying.take(now, config, table), &mut draft);
         self.retire(now, config, observed, &mut draft);
         draft.into_entry()
     }
@@ -295,6 +299,7 @@ impl Leading {
             .chain(self.salvage.alarms_us(config))
             .chain(self.handovers.alarms_us(config))
             .chain(self.pauses.alarms_us())
+            .chain(self.copying.alarm_us())
             .filter(|&at_us| at_us > now.mono_us)
             .min()
     }

@@ -17,6 +17,7 @@ mod handover;
 mod leading;
 mod message;
 mod observed;
+mod pace;
 mod reconcile;
 mod requests;
 mod salvage;
@@ -43,10 +44,16 @@ pub struct ControllerConfig {
     pub me: NodeId,
     /// Copies that one node may be receiving at once for balance. Missing copies don't count.
     pub migrations_per_node_max: usize,
+    /// Of so many partitions one copy begins to move for balance, and one handover, every `moves_every_ms`.
+    pub moves_share: usize,
+    /// See `moves_share`.
+    pub moves_every_ms: u64,
     /// Handovers under way in the whole cluster.
     pub handovers_max: usize,
     /// Events are gathered for so long before an entry is proposed.
     pub coalesce_ms: u64,
+    /// The same for events that clients wait for: handovers that began together are agreed together.
+    pub urgent_ms: u64,
     /// How long to wait for every live survivor's promise before going on with those that came.
     pub seal_timeout_ms: u64,
     /// An order without a visible result is sent again after this.
@@ -72,8 +79,11 @@ impl ControllerConfig {
         ControllerConfig {
             me,
             migrations_per_node_max: 32,
+            moves_share: 64,
+            moves_every_ms: 100,
             handovers_max: 32,
             coalesce_ms: 20,
+            urgent_ms: 4,
             seal_timeout_ms: 2_500,
             resend_ms: 500,
             propose_timeout_ms: 2_000,

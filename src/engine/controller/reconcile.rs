@@ -62,7 +62,13 @@ pub(super) fn complete_copies(table: &Table, assignment: &Assignment) -> usize {
 
 /// Attaches learners: every missing copy at once, those for balance a few at a time, partitions
 /// with the fewest complete copies first.
-pub(super) fn attach(config: &ControllerConfig, goal: &Goal, pauses: &Pauses, draft: &mut Draft) {
+pub(super) fn attach(
+    config: &ControllerConfig,
+    goal: &Goal,
+    pauses: &Pauses,
+    mut may_move: impl FnMut(&Table) -> bool,
+    draft: &mut Draft,
+) {
     let wanted = draft.table.replicas_wanted();
     let mut receiving: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut sending: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -92,7 +98,7 @@ pub(super) fn attach(config: &ControllerConfig, goal: &Goal, pauses: &Pauses, dr
         let busy = |counts: &BTreeMap<NodeId, usize>, node| {
             counts.get(&node).is_some_and(|&count| count >= config.migrations_per_node_max)
         };
-        if for_balance && (busy(&receiving, node) || busy(&sending, primary)) {
+        if for_balance && (busy(&receiving, node) || busy(&sending, primary) || !may_move(&draft.table)) {
             continue;
         }
         if draft.push(TableChange::AddLearner { partition, epoch, node }) {

@@ -52,10 +52,10 @@ impl Engine {
         }
         let follows = match same {
             true => table.checks_after(mine),
-            false if mine.incarnation.0 == 0 => Ok(()),
-            false => taken_over(&table, mine),
+            false if mine.incarnation.0 == 0 => table.checks(),
+            false => table.checks().and_then(|()| taken_over(&table, mine)),
         };
-        if let Err(fault) = table.checks().and(follows) {
+        if let Err(fault) = follows {
             self.shared.stats.refused.malformed += 1;
             tracing::warn!(%from, fault, "a table that cannot be");
             return;

@@ -13,6 +13,7 @@ use crate::engine::table::{Assignment, ClusterSettings, Member, MemberStatus, Su
 use crate::engine::time::Now;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The wall time at which tests start, in milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -53,7 +54,8 @@ impl TestNode {
         }
         for assignment in &mut table.partitions {
             let isr = vec![NodeId(1), NodeId(2)];
-            *assignment = Assignment { epoch: Epoch(1), primary: NodeId(1), isr, ..Assignment::default() };
+            *assignment =
+                Arc::new(Assignment { epoch: Epoch(1), primary: NodeId(1), isr, ..Assignment::default() });
         }
         TestNode {
             now: Now { mono_us: 5_000_000, wall_ms: START_MS },

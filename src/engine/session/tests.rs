@@ -264,8 +264,8 @@ fn info() {
 #[test]
 fn cluster() {
     let mut node = TestNode::new(4);
-    node.table.partitions[2].primary = crate::engine::ids::NodeId(2);
-    node.table.partitions[3].epoch = Epoch(0);
+    std::sync::Arc::make_mut(&mut node.table.partitions[2]).primary = crate::engine::ids::NodeId(2);
+    std::sync::Arc::make_mut(&mut node.table.partitions[3]).epoch = Epoch(0);
     let mut connection = node.connect();
     let (one, two) = (format!("{:016x}{:024}", 1, 0), format!("{:016x}{:024}", 2, 0));
     script_on(

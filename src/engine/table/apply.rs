@@ -8,6 +8,7 @@ use super::{
     NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table, TableChange,
 };
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion};
+use std::sync::Arc;
 
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,8 +116,9 @@ impl Table {
     fn forget_former(&mut self) {
         let needed = self.copies_needed();
         for assignment in &mut self.partitions {
-            if assignment.isr.len() >= needed || assignment.learners.is_empty() {
-                assignment.former.clear();
+            let enough = assignment.isr.len() >= needed || assignment.learners.is_empty();
+            if enough && !assignment.former.is_empty() {
+                Arc::make_mut(assignment).former.clear();
             }
         }
     }
@@ -126,6 +128,7 @@ impl Table {
         self.partitions
             .get_mut(partition.index())
             .filter(|assignment| assignment.epoch == epoch && epoch > Epoch(0))
+            .map(Arc::make_mut)
     }
 
     fn primary_is_live(&self, partition: PartitionId) -> bool {
@@ -179,7 +182,8 @@ impl Table {
         let deserted = member.status == MemberStatus::Leaving && self.heirs().next().is_none();
         if deserted {
             // Nobody can take its copies, and it goes in any case: better to say so.
-            for assignment in &mut self.partitions {
+            let held = self.partitions.iter_mut().filter(|assignment| assignment.holds(node));
+            for assignment in held.map(Arc::make_mut) {
                 take(&mut assignment.isr, node);
                 take_learner(assignment, node);
             }
@@ -217,7 +221,8 @@ impl Table {
             let epoch = assignment.epoch.next();
             let origin = if assignment.isr.contains(&carrier) { assignment.origin } else { epoch };
             let isr = vec![carrier];
-            *assignment = Assignment { epoch, origin, primary: carrier, isr, ..Assignment::default() };
+            let carried = Assignment { epoch, origin, primary: carrier, isr, ..Assignment::default() };
+            *assignment = Arc::new(carried);
         }
         debug_assert_eq!(table.checks(), Ok(()));
         table
@@ -236,7 +241,8 @@ impl Table {
         let fits = assignment.epoch == epoch;
         if fits {
             let epoch = epoch.next();
-            *assignment = Assignment { epoch, origin: epoch, primary, isr: owners, ..Assignment::default() };
+            let begun = Assignment { epoch, origin: epoch, primary, isr: owners, ..Assignment::default() };
+            *assignment = Arc::new(begun);
         }
         fits
     }

@@ -4,7 +4,6 @@ use super::apply::is_distinct;
 use super::{COPIES_MAX, MAP_COUNT_MAX, MEMBER_COUNT_MAX, NAME_BYTES_MAX, RETIRED_COUNT_MAX, Table};
 use crate::engine::ids::{Epoch, PARTITION_COUNT_MAX, PartitionId};
 use crate::engine::message::NUMBER_MAX;
-use std::collections::BTreeSet;
 
 impl Table {
     /// Checks what must be true of every table.
@@ -12,6 +11,12 @@ impl Table {
     /// # Errors
     /// What is wrong, for a human.
     pub fn checks(&self) -> Result<(), String> {
+        self.check_whole()?;
+        self.partition_ids().try_for_each(|partition| self.check_partition(partition))
+    }
+
+    /// Checks what is true of every partition together, and of all but the partitions.
+    fn check_whole(&self) -> Result<(), String> {
         let count = self.settings.partitions;
         check(count.is_power_of_two() && count <= PARTITION_COUNT_MAX, || format!("{count} partitions"))?;
         check(self.settings.replicas > 0, || "no copies at all".into())?;
@@ -36,7 +41,7 @@ impl Table {
             let twin = self.maps[..index].iter().any(|other| other.name == map.name);
             check(!twin, || format!("two maps named {}", map.name))?;
         }
-        self.partition_ids().try_for_each(|partition| self.check_partition(partition))
+        Ok(())
     }
 
     fn check_partition(&self, partition: PartitionId) -> Result<(), String> {
@@ -55,7 +60,8 @@ impl Table {
         if holders.len() > COPIES_MAX {
             return fail("too many copies");
         }
-        if !assignment.since.keys().eq(assignment.learners.iter().collect::<BTreeSet<_>>()) {
+        let named = |learner| assignment.since.contains_key(learner);
+        if assignment.since.len() != assignment.learners.len() || !assignment.learners.iter().all(named) {
             return fail("a learner's attachment has no name");
         }
         if !assignment.former.is_empty() && assignment.learners.is_empty() {
@@ -80,11 +86,14 @@ impl Table {
         Ok(())
     }
 
-    /// Checks that this table may follow `before`, directly or some entries later.
+    /// Checks this table, and that it may follow `before`, which was found right: directly or some entries
+    /// later. What the two share is not looked at again.
     ///
     /// # Errors
-    /// What went backwards, for a human.
+    /// What is wrong or went backwards, for a human.
     pub fn checks_after(&self, before: &Table) -> Result<(), String> {
+        self.check_whole()?;
+        let same_members = self.members.keys().eq(before.members.keys());
         check(self.version >= before.version, || "the version went back".into())?;
         check(self.incarnation >= before.incarnation, || "the incarnation went back".into())?;
         check(self.ever_three || !before.ever_three, || "three members were forgotten".into())?;
@@ -94,6 +103,13 @@ impl Table {
                 (Some(old), Some(new)) => (old, new),
                 _ => return Err(format!("{partition} is missing")),
             };
+            let shared = std::ptr::eq(old, new);
+            if !shared || !same_members {
+                self.check_partition(partition)?;
+            }
+            if shared {
+                continue;
+            }
             check(new.epoch >= old.epoch, || format!("{partition}: the epoch went back"))?;
             check(new.epoch > old.epoch || new.primary == old.primary, || {
                 format!("{partition}: two primaries at {}", new.epoch)

@@ -294,6 +294,11 @@ fn no_change_ever_spoils_the_table() {
     }
 }
 
+/// The assignment of a partition, to be spoilt.
+fn entry(table: &mut Table, index: usize) -> &mut Assignment {
+    Arc::make_mut(&mut table.partitions[index])
+}
+
 #[test]
 fn the_checks_see_what_is_wrong() {
     let good = table(3);
@@ -302,15 +307,15 @@ fn the_checks_see_what_is_wrong() {
         change(&mut table);
         table
     };
-    assert!(spoil(|t| t.partitions[0].isr.clear()).checks().is_err());
-    assert!(spoil(|t| t.partitions[0].isr.push(NodeId(9))).checks().is_err());
-    assert!(spoil(|t| t.partitions[0].learners.push(NodeId(2))).checks().is_err());
-    assert!(spoil(|t| t.partitions[0].origin = Epoch(2)).checks().is_err());
-    assert!(spoil(|t| t.partitions[1].isr.push(NodeId(1))).checks().is_err());
+    assert!(spoil(|t| entry(t, 0).isr.clear()).checks().is_err());
+    assert!(spoil(|t| entry(t, 0).isr.push(NodeId(9))).checks().is_err());
+    assert!(spoil(|t| entry(t, 0).learners.push(NodeId(2))).checks().is_err());
+    assert!(spoil(|t| entry(t, 0).origin = Epoch(2)).checks().is_err());
+    assert!(spoil(|t| entry(t, 1).isr.push(NodeId(1))).checks().is_err());
     assert!(spoil(|t| t.retired.push(NodeId(1))).checks().is_err());
     assert!(spoil(|t| t.partitions.truncate(3)).checks().is_err());
-    assert!(spoil(|t| t.partitions[0].primary = NodeId(2)).checks_after(&good).is_err());
-    assert!(spoil(|t| t.partitions[0].epoch = Epoch(0)).checks_after(&good).is_err());
+    assert!(spoil(|t| entry(t, 0).primary = NodeId(2)).checks_after(&good).is_err());
+    assert!(spoil(|t| entry(t, 0).epoch = Epoch(0)).checks_after(&good).is_err());
     assert!(spoil(|t| t.version = TableVersion(0)).checks_after(&good).is_err());
 }
 
@@ -440,7 +445,7 @@ fn tables_that_nothing_leads_to_are_none() {
     });
     refused(|table| table.settings.replicas = 0);
     refused(|table| table.version = TableVersion(u64::MAX));
-    refused(|table| table.partitions[0].epoch = Epoch(u64::MAX));
+    refused(|table| entry(table, 0).epoch = Epoch(u64::MAX));
     refused(|table| {
         let member = table.members.get_mut(&node(2)).expect("three members");
         member.name = "x".repeat(NAME_BYTES_MAX + 1);

@@ -27,6 +27,8 @@ pub struct Row {
     pub nodes: usize,
     pub places: usize,
     pub flags: &'static [&'static str],
+    /// Between two actions of one client: 10 ms leave the machine half idle, 2 ms keep it busy.
+    pub pace: Duration,
     /// Whether what was acknowledged must still be there.
     pub keeps_all: bool,
     /// Before any node is started.
@@ -43,6 +45,7 @@ const PLAIN: Row = Row {
     nodes: 5,
     places: 5,
     flags: &[],
+    pace: Duration::from_millis(10),
     keeps_all: true,
     prepare: |_| (),
     fault: |_| Ok(()),
@@ -98,7 +101,13 @@ pub static ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
-        name: "grow", title: "join 5→7 and leave 7→5", places: 7, fault: grow, goals: grow_goals, ..PLAIN
+        name: "grow",
+        title: "join 5→7 and leave 7→5 at full load",
+        places: 7,
+        pace: Duration::from_millis(2),
+        fault: grow,
+        goals: grow_goals,
+        ..PLAIN
     },
     Row {
         name: "migration",

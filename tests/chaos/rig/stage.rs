@@ -112,7 +112,7 @@ impl Stage {
         let nodes = Nodes::new(network, row.places, row.flags, recorder.clone());
         let full = settings.effort == Effort::Full;
         let pace = Pace {
-            every: Duration::from_millis(if full { 10 } else { 20 }),
+            every: if full { row.pace } else { row.pace * 2 },
             probed: if full { 128 } else { 64 },
             probe_every: Duration::from_millis(if full { 200 } else { 250 }),
         };

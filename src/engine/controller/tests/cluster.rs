@@ -5,7 +5,9 @@ use crate::engine::controller::{
     Controller, ControllerConfig, ControllerOutput, Held, Order, Report, Sealed, SealedPartition, Taken,
 };
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence};
-use crate::engine::table::{ClusterSettings, Member, MemberStatus, Survival, Table, TableChange, TableEntry};
+use crate::engine::table::{
+    Assignment, ClusterSettings, Member, MemberStatus, Survival, Table, TableChange, TableEntry,
+};
 use crate::engine::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -372,14 +374,14 @@ impl Cluster {
         assert_eq!(self.table.checks_after(&before), Ok(()));
         self.check_copies(&before, &entry);
         for (partition, old) in before.partition_ids().zip(&before.partitions) {
-            self.follow(partition, old.clone());
+            self.follow(partition, old);
         }
         self.entries.push(entry);
         self.controller.table_applied(self.now, Arc::new(self.table.clone()));
     }
 
     /// Brings the copies in line with the table.
-    fn follow(&mut self, partition: PartitionId, old: crate::engine::table::Assignment) {
+    fn follow(&mut self, partition: PartitionId, old: &Assignment) {
         let new = self.table.partitions[partition.index()].clone();
         if new.origin > old.origin {
             self.acked.insert(partition, 0);
