@@ -362,10 +362,11 @@ fn has_majority_without(cluster: &Cluster, doomed: &[NodeId]) -> bool {
     })
 }
 
-/// Whether there stay as many holders as a write needs copies: with fewer, all that is left to do is to
-/// refuse.
+/// Whether there stay as many holders as a write needs copies, once who leaves is gone (seed 947): with
+/// fewer, all that is left to do is to refuse.
 fn is_writable_without(cluster: &Cluster, doomed: &[NodeId]) -> bool {
-    let stay = cluster.live().into_iter().filter(|node| !doomed.contains(node));
+    let stays = |node: &NodeId| !doomed.contains(node) && !cluster.engine(*node).is_leaving();
+    let stay = cluster.live().into_iter().filter(stays);
     let holders = stay.filter(|&node| cluster.engine(node).member().weight > 0).count();
     holders >= usize::from(cluster.settings().min_copies)
 }
