@@ -559,11 +559,12 @@ impl Primary {
     }
 
     /// Whether a reply may leave as far as its cover goes.
-    fn covers(&self, cover: Cover, leased: impl FnOnce() -> bool) -> bool {
+    fn covers(&self, shared: &Shared, cover: Cover, leased: impl FnOnce() -> bool) -> bool {
         match cover {
             Cover::Commit => true,
             Cover::Leases => leased(),
-            Cover::Fence(round) => self.is_confirmed(round),
+            // Who stands alone has nobody to ask, in a minority either.
+            Cover::Fence(round) => self.is_confirmed(round) && shared.sees_majority(),
         }
     }
 
@@ -705,7 +706,7 @@ impl Primary {
     ) -> Executed {
         debug_assert!(sequence <= copy.last);
         let committed = sequence <= copy.commit;
-        if committed && self.covers(cover, || self.leased(shared)) {
+        if committed && self.covers(shared, cover, || self.leased(shared)) {
             return Executed::Done;
         }
         let reply = ReplyBytes::from_slice(&out[start..]);
@@ -731,7 +732,7 @@ impl Primary {
         while let Some(waiter) = self.waiters.front()
             && waiter.sequence <= copy.commit
         {
-            if !self.covers(waiter.cover, || leased) {
+            if !self.covers(shared, waiter.cover, || leased) {
                 break;
             }
             let Some(waiter) = self.waiters.pop_front() else { break };
