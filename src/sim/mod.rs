@@ -21,6 +21,8 @@ mod counts;
 pub mod faults;
 pub mod fleet;
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod leave_tests;
 pub mod linearizability;
 pub mod network;

@@ -72,6 +72,8 @@ pub struct Primary {
     pub handover: Option<Handover>,
     /// Who may still read by itself, on a lease from here, what commits from now on would change.
     unheard: Vec<Unheard>,
+    /// The same, of those whose consent is needed: what commits waits for them in any case.
+    unheard_in_sync: Vec<Unheard>,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
@@ -375,8 +377,8 @@ impl Partition {
         let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
-        primary.unheard.retain(|unheard| unheard.may_read(shared));
-        for unheard in &primary.unheard {
+        primary.is_overheard(shared);
+        for unheard in primary.unheard.iter().chain(&primary.unheard_in_sync) {
             shared.peers.nudge(unheard.node);
         }
         for index in 0..primary.followers.len() {
@@ -539,6 +541,14 @@ impl Primary {
         self.unheard.retain(|unheard| unheard.may_read(shared));
         self.unheard.is_empty()
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
+    }
+
+    /// Whether somebody who reigned before may still read on a lease from here. Nobody becomes complete
+    /// until then: who is may reign next, and would commit without a thought of leases that it hasn't given.
+    pub(super) fn is_overheard(&mut self, shared: &Shared) -> bool {
+        self.unheard.retain(|unheard| unheard.may_read(shared));
+        self.unheard_in_sync.retain(|unheard| unheard.may_read(shared));
+        !self.unheard.is_empty() || !self.unheard_in_sync.is_empty()
     }
 
     /// Whether fewer copies take part than a write needs.
