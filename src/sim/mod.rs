@@ -18,6 +18,8 @@ pub mod checks;
 pub mod clock;
 pub mod cluster;
 mod counts;
+#[cfg(test)]
+mod eviction_tests;
 pub mod faults;
 pub mod fleet;
 #[cfg(test)]

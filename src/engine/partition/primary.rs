@@ -234,14 +234,14 @@ impl Partition {
         swept
     }
 
-    /// Evicts towards the memory bound as far as this partition can give in one step, and trims maps
-    /// that are over their own bounds.
-    pub fn evict(&mut self, shared: &mut Shared) -> bool {
+    /// Evicts towards room for `bytes` under the memory bound as far as this partition can give in one step,
+    /// and trims maps that are over their own bounds.
+    pub fn evict(&mut self, shared: &mut Shared, bytes: usize) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
         if self.promised > self.epoch || primary.handover.is_some() || primary.is_short(shared) {
             return false;
         }
-        let logged = primary.evict_some(shared, copy, self.id, self.epoch);
+        let logged = primary.evict_some(shared, copy, self.id, self.epoch, bytes);
         primary.account(shared, copy, self.id, logged)
     }
 
@@ -636,8 +636,9 @@ impl Primary {
         copy: &mut Copy,
         partition: PartitionId,
         epoch: Epoch,
+        bytes: usize,
     ) -> usize {
-        let goal = shared.eviction_goal();
+        let goal = shared.eviction_goal(bytes);
         let policy = shared.config.eviction;
         let logged = self.with_keyspace(shared, copy, partition, epoch, |keys| {
             keys.evict(policy, goal);
