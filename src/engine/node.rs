@@ -350,6 +350,8 @@ impl Engine {
                 Err(error) => {
                     self.shared.stats.frames_broken += 1;
                     tracing::warn!(%from, %error, "a frame that doesn't decode");
+                    // An ack would say that what is lost of it was taken.
+                    batch = None;
                     break;
                 }
             };

@@ -512,6 +512,8 @@ impl Peers {
         for peer in self.peers.values_mut() {
             peer.clear();
             peer.table_version = TableVersion(0);
+            // Its reigns may count lower, and never come to what was promised away here.
+            peer.sealed.clear();
         }
     }
 }
@@ -566,5 +568,22 @@ mod tests {
         assert!(arrivals.note(4_999));
         assert!(!arrivals.note(200), "too old to tell");
         assert!(arrivals.note(1_000_000) && arrivals.note(999_999) && !arrivals.note(5_000));
+    }
+    /// Reads failed for good at whoever had been sealed a moment before both went over to a life of the cluster
+    /// that had begun from an older table.
+    #[test]
+    fn a_seal_of_an_earlier_incarnation_withholds_no_lease() {
+        let peer = NodeId(7);
+        let mut peers = Peers::new(PeerConfig::default());
+        peers.link_up(peer, 1);
+        peers.seal(peer, PartitionId(0), Epoch(7));
+        let (table_version, sent_us) = (TableVersion(3), 1);
+        let batch = Batch { number: 0, sent_us, table_version, term: 0, leader: None, load: None };
+        peers.grant(peer, 2, &batch, Vec::new());
+        assert_eq!(peers.granted_until_us(peer), 0, "sealed");
+        peers.new_incarnation(Incarnation(2));
+        peers.reign_began(PartitionId(0), Epoch(3), TableVersion(3));
+        peers.grant(peer, 3, &batch, Vec::new());
+        assert!(peers.granted_until_us(peer) > 3);
     }
 }

@@ -260,13 +260,14 @@ impl Shared {
             && self.arena.bytes_left() > bytes
     }
 
-    /// How much has to go for a little room under the bound; 0 when nothing may be evicted.
-    pub fn eviction_goal(&self) -> u64 {
-        if self.config.bytes_max == 0 || self.config.eviction == super::store::Eviction::NoEviction {
+    /// How much has to go for `bytes` more and a little room under the bound; 0 when nothing may be evicted,
+    /// and for what could never fit.
+    pub fn eviction_goal(&self, bytes: usize) -> u64 {
+        let target = self.config.bytes_max - self.config.bytes_max / 64;
+        if bytes as u64 >= target || self.config.eviction == super::store::Eviction::NoEviction {
             return 0;
         }
-        let target = self.config.bytes_max - self.config.bytes_max / 64;
-        self.arena.bytes_used().saturating_sub(target)
+        (self.arena.bytes_used() + bytes as u64).saturating_sub(target)
     }
 
     /// Whether the budget of snapshot bytes, and the window to `node`, have room.

@@ -6,7 +6,7 @@
 //! later the others acknowledged without it.
 
 use super::cluster::Cluster;
-use crate::engine::ids::{Incarnation, NodeId, PartitionId};
+use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId};
 use crate::engine::partition::Role;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +39,8 @@ pub struct Branches {
     shared: BTreeMap<(PartitionId, NodeId), u64>,
     takeovers: BTreeMap<Incarnation, Takeover>,
     known: BTreeMap<NodeId, Incarnation>,
+    /// The latest reign of each partition that any node of an incarnation ever knew of.
+    reigns: BTreeMap<(Incarnation, PartitionId), Epoch>,
 }
 
 impl Branches {
@@ -49,7 +51,7 @@ impl Branches {
         let count = usize::from(cluster.settings().partitions);
         for incarnation in incarnations {
             for id in (0..count).map(|index| PartitionId(index as u16)) {
-                if let Some(primary) = reigning(cluster, incarnation, id) {
+                if let Some(primary) = self.reigning(cluster, incarnation, id) {
                     self.share(cluster, primary, id);
                 }
             }
@@ -76,7 +78,7 @@ impl Branches {
     pub fn acknowledged(&mut self, cluster: &Cluster, node: NodeId, partition: PartitionId) -> Mark {
         self.look_for_takeovers(cluster);
         let incarnation = cluster.engine(node).table().incarnation;
-        let primary = reigning(cluster, incarnation, partition);
+        let primary = self.reigning(cluster, incarnation, partition);
         self.clock += 1;
         let at = self.clock;
         if let Some(primary) = primary {
@@ -113,15 +115,69 @@ impl Branches {
         }
         incarnation == mark.incarnation
     }
+
+    /// Who acknowledges operations of a partition in an incarnation, unless nobody does: who leads the
+    /// latest reign that any node of it has known of. Whoever stayed behind in it when the others went over to
+    /// the next doesn't lead again by that (seed 2001185).
+    fn reigning(&mut self, cluster: &Cluster, incarnation: Incarnation, id: PartitionId) -> Option<NodeId> {
+        let known = cluster.nodes.iter().filter_map(|(&node, sim)| {
+            let partition = sim.engine.partitions().get(id.index())?;
+            let is_of_it = sim.up && sim.engine.table().incarnation == incarnation;
+            is_of_it.then_some((partition.epoch, partition.is_primary(), node))
+        });
+        let (epoch, leads, node) = known.max()?;
+        let latest = self.reigns.entry((incarnation, id)).or_default();
+        *latest = epoch.max(*latest);
+        (leads && epoch == *latest).then_some(node)
+    }
 }
 
-/// Who acknowledges operations of a partition in an incarnation, unless nobody does: who leads the latest
-/// reign that any node of it knows of.
-fn reigning(cluster: &Cluster, incarnation: Incarnation, id: PartitionId) -> Option<NodeId> {
-    let known = cluster.nodes.iter().filter_map(|(&node, sim)| {
-        let partition = sim.engine.partitions().get(id.index())?;
-        let is_of_it = sim.up && sim.engine.table().incarnation == incarnation;
-        is_of_it.then_some((partition.epoch, partition.is_primary(), node))
-    });
-    known.max().filter(|(_, leads, _)| *leads).map(|(.., node)| node)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::table::{ClusterSettings, Survival};
+    use crate::sim::testing::{SECOND_US, formed};
+
+    /// What one node acknowledged alone was counted as known to the other, deposed and away: after the rest
+    /// had gone over to a later incarnation, it seemed to lead again (seed 2001185).
+    #[test]
+    fn who_stays_behind_leads_nothing_again() {
+        let settings =
+            ClusterSettings { partitions: 4, replicas: 2, min_copies: 2, survival: Survival::Auto };
+        let (mut cluster, nodes) = formed(71, settings, 2);
+        let (mut branches, table) = (Branches::default(), cluster.agreed().expect("a table").clone());
+        let leader = cluster.latest_log().and_then(|log| log.leader).expect("a leader");
+        let away = *nodes.iter().find(|&&node| node != leader).expect("two nodes");
+        let mut led = table.partition_ids().filter(|id| table.partitions[id.index()].primary == away);
+        let partition = led.next().expect("balance");
+        let first = table.incarnation;
+        branches.look(&cluster);
+        cluster.pause(away, 20 * SECOND_US);
+        let alone = |cluster: &Cluster| {
+            cluster.agreed().is_some_and(|table| table.partitions.iter().all(|it| it.isr == [leader]))
+        };
+        assert!(cluster.run_until(15 * SECOND_US, alone), "{:?}", cluster.agreed());
+        branches.look(&cluster);
+        let mark = branches.acknowledged(&cluster, leader, partition);
+        assert_eq!(mark.primary, Some(leader));
+        let newcomer = cluster.start();
+        let two = |cluster: &Cluster| {
+            cluster.agreed().is_some_and(|table| table.partitions.iter().all(|it| it.isr.len() == 2))
+        };
+        assert!(cluster.run_until(10 * SECOND_US, two), "{:?}", cluster.agreed());
+        branches.look(&cluster);
+        for other in [leader, newcomer] {
+            cluster.network.cut(away, other);
+            cluster.network.cut(other, away);
+        }
+        cluster.crash(leader);
+        for _ in 0..400 {
+            cluster.run(100_000);
+            branches.look(&cluster);
+        }
+        let lives = [newcomer, away].map(|node| cluster.engine(node).table().incarnation);
+        assert!(lives.iter().all(|&life| life > first) && lives[0] != lives[1], "{lives:?}");
+        assert!(branches.is_part_of(&mark, lives[0]), "it was handed on");
+        assert!(!branches.is_part_of(&mark, lives[1]), "it never was there");
+    }
 }

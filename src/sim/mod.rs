@@ -18,8 +18,12 @@ pub mod checks;
 pub mod clock;
 pub mod cluster;
 mod counts;
+#[cfg(test)]
+mod eviction_tests;
 pub mod faults;
 pub mod fleet;
+#[cfg(test)]
+mod lease_tests;
 #[cfg(test)]
 mod leave_tests;
 pub mod linearizability;

@@ -9,6 +9,7 @@ use crate::engine::config::EngineConfig;
 use crate::engine::controller::Order;
 use crate::engine::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
 use crate::engine::message::{self, Ack, Batch, Message, Records, SnapshotVerdict, TableStep};
+use crate::engine::node::Output;
 use crate::engine::partition::Role;
 use crate::engine::record::{self, Effect};
 use crate::engine::stats::Refused;
@@ -356,4 +357,32 @@ fn large_values_fit_the_frames_that_copy_them() {
     cluster.start();
     assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", super::checks::unsettled(&cluster, &[]));
     assert!(cluster.largest_frame_bytes < 5 << 20, "{} bytes", cluster.largest_frame_bytes);
+}
+
+/// What comes after a message that doesn't decode was not taken, and counted as acknowledged all the same.
+#[test]
+fn a_batch_whose_frame_breaks_off_is_not_acknowledged() {
+    let (mut cluster, nodes) = cluster(12, 3, Survival::Auto);
+    let Cast { primary, backup, .. } = cast(&cluster, &nodes);
+    for (rest, acknowledged) in [(&[][..], 1), (&[0xFF; 16][..], 0)] {
+        let mut frame = Vec::new();
+        message::begin(cluster.engine(backup).table().incarnation, &mut frame);
+        let table_version = TableVersion(0);
+        let batch = Batch { number: 1 << 40, sent_us: 1, table_version, term: 0, leader: None, load: None };
+        message::append(&Message::Batch(batch), &mut frame);
+        frame.extend_from_slice(rest);
+        let now = cluster.now_at(backup);
+        let engine = &mut cluster.nodes.get_mut(&backup).expect("a backup").engine;
+        engine.frame(now, primary, &frame.into());
+        engine.flush(now);
+        let mut acks = 0;
+        while let Some(output) = engine.poll() {
+            let Output::Send(_, _, frame) = output else { continue };
+            let (_, mut rest) = message::open(&frame).expect("a frame");
+            while let Ok(message) = message::next(&mut rest) {
+                acks += usize::from(matches!(message, Message::Ack(Ack { number, .. }) if number == 1 << 40));
+            }
+        }
+        assert_eq!(acks, acknowledged, "{rest:?}");
+    }
 }

@@ -95,6 +95,28 @@ fn a_minority_serves_nothing_even_where_it_holds_all_copies() {
     assert_eq!(call(&mut cluster, few[0], 5, &[b"GET", key.as_bytes()]), b"$6\r\nbefore\r\n");
 }
 
+/// A primary that had the only copy read fenced for ever: there was nobody to confirm its epoch.
+#[test]
+fn a_minority_reads_nothing_fenced_even_where_it_holds_the_only_copy() {
+    let settings = ClusterSettings { partitions: 32, replicas: 1, min_copies: 1, survival: Survival::Auto };
+    let (mut cluster, nodes) = formed(12, settings, 5);
+    cluster.run(5 * SECOND_US);
+    let (few, many) = nodes.split_at(2);
+    let table = cluster.agreed().expect("a table").clone();
+    let mut keys = (0..).map(|number| format!("key:{number}"));
+    let primary = |key: &str| table.partitions[table.partition_of(Slot::of(key.as_bytes())).index()].primary;
+    let key = keys.find(|key| primary(key) == few[0]).expect("such a key");
+    assert_eq!(call(&mut cluster, few[0], 1, &[b"SET", key.as_bytes(), b"before"]), b"+OK\r\n");
+    let fenced = [&b"RD.GETFENCED"[..], key.as_bytes()];
+    assert_eq!(submit(&mut cluster, few[0], 2, &fenced).as_deref(), Some(&b"$6\r\nbefore\r\n"[..]));
+    cut(&mut cluster, few, many);
+    cluster.run(2 * SECOND_US);
+    assert_eq!(submit(&mut cluster, few[0], 3, &fenced), None, "answered in a minority");
+    cluster.run(2 * SECOND_US);
+    let refused = reply(&mut cluster, 3).expect("an answer");
+    assert!(refused.starts_with(b"-CLUSTERDOWN"), "{}", refused.escape_ascii());
+}
+
 /// A write that its primary refused at the end of its patience was in doubt to the client: the node
 /// that had forwarded it gave it up a moment before.
 #[test]

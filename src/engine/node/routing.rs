@@ -58,9 +58,9 @@ impl Engine {
     pub(super) fn make_room(&mut self, bytes: usize) {
         let count = self.partitions.len();
         let mut fruitless = 0;
-        while fruitless < count && self.shared.eviction_goal() > 0 && !self.shared.room_for(bytes) {
+        while fruitless < count && self.shared.eviction_goal(bytes) > 0 && !self.shared.room_for(bytes) {
             self.sweep_cursor = (self.sweep_cursor + 1) % count;
-            let gave = self.partitions[self.sweep_cursor].evict(&mut self.shared);
+            let gave = self.partitions[self.sweep_cursor].evict(&mut self.shared, bytes);
             fruitless = if gave { 0 } else { fruitless + 1 };
         }
     }

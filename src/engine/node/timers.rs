@@ -100,7 +100,7 @@ impl Engine {
             if partition.is_primary() {
                 partition.sweep(shared, budget);
                 if maps_bounded {
-                    partition.evict(shared);
+                    partition.evict(shared, 0);
                 }
             } else if shared.config.mutation.is(Mutant::BackupsExpire) {
                 partition.expire_by_own_clock(shared, budget);

@@ -72,6 +72,8 @@ pub struct Primary {
     pub handover: Option<Handover>,
     /// Who may still read by itself, on a lease from here, what commits from now on would change.
     unheard: Vec<Unheard>,
+    /// The same, of those whose consent is needed: what commits waits for them in any case.
+    unheard_in_sync: Vec<Unheard>,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
@@ -232,14 +234,14 @@ impl Partition {
         swept
     }
 
-    /// Evicts towards the memory bound as far as this partition can give in one step, and trims maps
-    /// that are over their own bounds.
-    pub fn evict(&mut self, shared: &mut Shared) -> bool {
+    /// Evicts towards room for `bytes` under the memory bound as far as this partition can give in one step,
+    /// and trims maps that are over their own bounds.
+    pub fn evict(&mut self, shared: &mut Shared, bytes: usize) -> bool {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return false };
         if self.promised > self.epoch || primary.handover.is_some() || primary.is_short(shared) {
             return false;
         }
-        let logged = primary.evict_some(shared, copy, self.id, self.epoch);
+        let logged = primary.evict_some(shared, copy, self.id, self.epoch, bytes);
         primary.account(shared, copy, self.id, logged)
     }
 
@@ -375,8 +377,8 @@ impl Partition {
         let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
-        primary.unheard.retain(|unheard| unheard.may_read(shared));
-        for unheard in &primary.unheard {
+        primary.is_overheard(shared);
+        for unheard in primary.unheard.iter().chain(&primary.unheard_in_sync) {
             shared.peers.nudge(unheard.node);
         }
         for index in 0..primary.followers.len() {
@@ -541,6 +543,14 @@ impl Primary {
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
     }
 
+    /// Whether somebody who reigned before may still read on a lease from here. Nobody becomes complete
+    /// until then: who is may reign next, and would commit without a thought of leases that it hasn't given.
+    pub(super) fn is_overheard(&mut self, shared: &Shared) -> bool {
+        self.unheard.retain(|unheard| unheard.may_read(shared));
+        self.unheard_in_sync.retain(|unheard| unheard.may_read(shared));
+        !self.unheard.is_empty() || !self.unheard_in_sync.is_empty()
+    }
+
     /// Whether fewer copies take part than a write needs.
     fn is_short(&self, shared: &Shared) -> bool {
         self.ack_set_len() < shared.copies_min()
@@ -559,11 +569,12 @@ impl Primary {
     }
 
     /// Whether a reply may leave as far as its cover goes.
-    fn covers(&self, cover: Cover, leased: impl FnOnce() -> bool) -> bool {
+    fn covers(&self, shared: &Shared, cover: Cover, leased: impl FnOnce() -> bool) -> bool {
         match cover {
             Cover::Commit => true,
             Cover::Leases => leased(),
-            Cover::Fence(round) => self.is_confirmed(round),
+            // Who stands alone has nobody to ask, in a minority either.
+            Cover::Fence(round) => self.is_confirmed(round) && shared.sees_majority(),
         }
     }
 
@@ -625,8 +636,9 @@ impl Primary {
         copy: &mut Copy,
         partition: PartitionId,
         epoch: Epoch,
+        bytes: usize,
     ) -> usize {
-        let goal = shared.eviction_goal();
+        let goal = shared.eviction_goal(bytes);
         let policy = shared.config.eviction;
         let logged = self.with_keyspace(shared, copy, partition, epoch, |keys| {
             keys.evict(policy, goal);
@@ -705,7 +717,7 @@ impl Primary {
     ) -> Executed {
         debug_assert!(sequence <= copy.last);
         let committed = sequence <= copy.commit;
-        if committed && self.covers(cover, || self.leased(shared)) {
+        if committed && self.covers(shared, cover, || self.leased(shared)) {
             return Executed::Done;
         }
         let reply = ReplyBytes::from_slice(&out[start..]);
@@ -731,7 +743,7 @@ impl Primary {
         while let Some(waiter) = self.waiters.front()
             && waiter.sequence <= copy.commit
         {
-            if !self.covers(waiter.cover, || leased) {
+            if !self.covers(shared, waiter.cover, || leased) {
                 break;
             }
             let Some(waiter) = self.waiters.pop_front() else { break };

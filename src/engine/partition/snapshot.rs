@@ -171,7 +171,7 @@ impl Primary {
     /// Sends chunks while the window to the learner's node has room, then the end.
     pub(super) fn pump(&mut self, shared: &mut Shared, copy: &mut Copy, id: PartitionId, index: usize) {
         let node = self.followers[index].node;
-        let unsent = self.unsent();
+        let (unsent, overheard) = (self.unsent(), self.is_overheard(shared));
         let attempt = self.followers[index].attempt;
         let Some(sending) = &mut self.followers[index].sending else { return };
         while !(sending.scanned && sending.dedup_sent) {
@@ -230,6 +230,7 @@ impl Primary {
             && sending.unacked.is_empty()
             && sending.end_sent_us.is_none()
             && unsent == 0
+            && !overheard
             && self.followers[index].sent == copy.last
         {
             let Some(sending) = &mut self.followers[index].sending else { return };

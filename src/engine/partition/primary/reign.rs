@@ -77,9 +77,9 @@ impl Partition {
         }
         // Who has to acknowledge in this epoch reads no more once it has.
         let stays = |node: NodeId| assignment.isr.contains(&node);
-        primary.unheard =
-            self.reigned.iter().filter(|it| !stays(it.node) && it.may_read(shared)).copied().collect();
-        for unheard in &primary.unheard {
+        let may_read = self.reigned.iter().copied().filter(|unheard| unheard.may_read(shared));
+        (primary.unheard_in_sync, primary.unheard) = may_read.partition(|it| stays(it.node));
+        for unheard in primary.unheard.iter().chain(&primary.unheard_in_sync) {
             shared.peers.nudge(unheard.node);
         }
         // A learner that was given up and attached anew meanwhile has nothing of the earlier attempt.

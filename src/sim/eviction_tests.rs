@@ -1,0 +1,42 @@
+//! Room for what is written, where something may be evicted for it.
+
+use super::cluster::Cluster;
+use super::network::NetworkConfig;
+use super::testing::{SECOND_US, call, whole};
+use crate::engine::config::EngineConfig;
+use crate::engine::store::Eviction;
+use crate::engine::table::{ClusterSettings, Survival};
+
+/// Only so much was evicted as keeps a little room: values larger than that were refused for ever.
+#[test]
+fn a_large_value_pushes_out_small_ones() {
+    let config =
+        EngineConfig { bytes_max: 8 << 20, eviction: Eviction::AllKeysLru, ..EngineConfig::default() };
+    let settings = ClusterSettings { partitions: 16, replicas: 1, min_copies: 1, survival: Survival::Auto };
+    let mut cluster = Cluster::new(61, NetworkConfig::default(), config, settings);
+    let node = cluster.start();
+    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
+    let small = vec![b'v'; 1_000];
+    for number in 0..9_000u64 {
+        let key = format!("k{number}");
+        assert_eq!(call(&mut cluster, node, number, &[b"SET", key.as_bytes(), &small]), b"+OK\r\n");
+    }
+    assert!(cluster.engine(node).stats().evicted > 0, "it isn't full");
+    let large = vec![b'v'; 1 << 20];
+    for number in 0..20u64 {
+        let key = format!("large{number}");
+        let reply = call(&mut cluster, node, 10_000 + number, &[b"SET", key.as_bytes(), &large]);
+        assert_eq!(reply, b"+OK\r\n", "{}", reply.escape_ascii());
+    }
+    assert!(cluster.engine(node).bytes_used() <= 8 << 20);
+    // What could never fit pushes nothing out.
+    let keys = |cluster: &Cluster| -> usize {
+        let copies = cluster.engine(node).partitions().iter().filter_map(|partition| partition.copy.as_ref());
+        copies.map(|copy| copy.shard.len()).sum()
+    };
+    let before = keys(&cluster);
+    let huge = vec![b'v'; 9 << 20];
+    let reply = call(&mut cluster, node, 20_000, &[b"SET", b"huge", &huge]);
+    assert!(reply.starts_with(b"-OOM"), "{}", reply.escape_ascii());
+    assert_eq!(keys(&cluster), before);
+}
