@@ -1,12 +1,15 @@
 //! `ringdove bench`: a load generator.
 //!
 //! Each client keeps `--pipeline` commands under way and sends the next batch when the last one is
-//! answered. A command's latency is that of its batch, from the write to the last reply.
+//! answered, or, with `--rate`, when it is due. A command's latency is that of its batch, from the
+//! write, or when that was due, to the last reply.
 //! - `plan`: what is sent;
 //! - `resp`: how it is sent to a Redis port, ringdove's or another's;
 //! - `quic`: how it is sent by ringdove's own client;
+//! - `pace`: when it is sent, at a given rate;
 //! - `report`: what is measured and printed.
 
+mod pace;
 mod plan;
 mod quic;
 mod report;
@@ -42,9 +45,16 @@ pub struct BenchArgs {
     /// How many commands to send in all
     #[arg(long, value_name = "N", conflicts_with = "seconds")]
     requests: Option<u64>,
+    /// Commands to send a second in all, at even distances, however fast they are answered;
+    /// latencies then count from when a command was due [default: as many as are answered]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: Option<u64>,
     /// Bytes of a value
     #[arg(long, value_name = "SIZE", default_value = "64")]
     value_size: ByteSize,
+    /// Seconds that a value lives [default: for ever]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    ttl: Option<u64>,
     /// Different keys, of 16 bytes each; chosen at random, all as likely
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
@@ -68,6 +78,7 @@ pub struct BenchArgs {
 const EXAMPLES: &str = "\
 Examples:
   ringdove bench --resp 127.0.0.1:6379 --pipeline 16 --ratio 9:1 --fill
+  ringdove bench --resp 127.0.0.1:6379 --rate 20000 --seconds 30
   ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json";
 
 /// The longest value sent, in bytes.
@@ -81,6 +92,8 @@ pub fn run(args: BenchArgs) -> Outcome {
         keys: args.keys,
         ratio: args.ratio,
         value: vec![b'x'; args.value_size.0 as usize].into(),
+        ttl: args.ttl.map(|seconds| seconds.to_string().into()),
+        rate: args.rate,
         pipeline: args.pipeline,
         clients: args.clients,
         threads: args.threads.min(args.clients),
@@ -88,7 +101,7 @@ pub fn run(args: BenchArgs) -> Outcome {
     let target = Target::of(&args)?;
     if args.fill {
         let budget = Arc::new(Budget::fill(plan.keys));
-        let filled = drive(&target, &plan, &budget)?;
+        let filled = drive(&target, &Plan { rate: None, ..plan.clone() }, &budget)?;
         filled.refuse_errors()?;
     }
     let budget = Arc::new(match args.requests {
