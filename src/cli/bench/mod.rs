@@ -7,8 +7,10 @@
 //! - `resp`: how it is sent to a Redis port, ringdove's or another's;
 //! - `quic`: how it is sent by ringdove's own client;
 //! - `pace`: when it is sent, at a given rate;
-//! - `report`: what is measured and printed.
+//! - `report`: what is measured and printed;
+//! - `compare`: ringdove beside Redis, by this and other loads.
 
+mod compare;
 mod pace;
 mod plan;
 mod quic;
@@ -25,8 +27,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum BenchCommand {
+    // Described where its flags are.
+    Compare(compare::CompareArgs),
+}
+
+#[derive(clap::Args)]
+struct LoadArgs {
     /// Load this Redis port, of a node or of another server to compare with; without it the
     /// cluster is loaded over QUIC
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "quic")]
@@ -79,12 +95,20 @@ const EXAMPLES: &str = "\
 Examples:
   ringdove bench --resp 127.0.0.1:6379 --pipeline 16 --ratio 9:1 --fill
   ringdove bench --resp 127.0.0.1:6379 --rate 20000 --seconds 30
-  ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json";
+  ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json
+  ringdove bench compare --redis         ringdove beside Redis on this machine";
 
 /// The longest value sent, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
 
 pub fn run(args: BenchArgs) -> Outcome {
+    match args.command {
+        Some(BenchCommand::Compare(compare)) => compare::run(compare),
+        None => run_load(args.load),
+    }
+}
+
+fn run_load(args: LoadArgs) -> Outcome {
     if args.value_size.0 > VALUE_BYTES_MAX {
         return Err(Failure(format!("--value-size: more than {}", ByteSize(VALUE_BYTES_MAX))));
     }
@@ -121,7 +145,7 @@ enum Target {
 }
 
 impl Target {
-    fn of(args: &BenchArgs) -> Result<Target, Failure> {
+    fn of(args: &LoadArgs) -> Result<Target, Failure> {
         Ok(match &args.resp {
             Some(address) => {
                 Target::Resp(resp::RespTarget::new(address.to_string(), args.pass_file.as_deref())?)
