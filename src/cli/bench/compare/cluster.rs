@@ -23,7 +23,7 @@ const FILL_REQUESTS: u64 = 3_000_000;
 pub async fn measure(comparison: &mut Comparison) -> Result<(), Failure> {
     comparison.section(
         "Three nodes",
-        format!("{CLIENTS} clients, {KEYS} keys, values of {VALUE_BYTES} B; two synchronous copies, Redis Cluster: 3 + 3 asynchronous"),
+        format!("{CLIENTS} clients, {KEYS} keys, {VALUE_BYTES} B; two synchronous copies beside Redis Cluster, 3 + 3 asynchronous"),
     )?;
     comparison.progress.step("three nodes: forming both clusters");
     let nodes = Node::cluster(&[&[], &[], &[]]).await?;

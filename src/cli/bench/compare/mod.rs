@@ -192,8 +192,11 @@ fn panels(report: &Report) -> Vec<chart::Panel> {
         }
     };
     let panel = |section: &Section| chart::Panel {
-        title: format!("{}: ringdove relative to Redis {}", section.title, report.redis_version),
-        note: format!("{} (line: the same; mark: our bar)", section.note),
+        title: format!(
+            "{}: relative to Redis {} (line: the same; mark: our bar)",
+            section.title, report.redis_version
+        ),
+        note: section.note.clone(),
         bars: section.rows.iter().map(bar).collect(),
         reference: Some(1.0),
     };

@@ -49,8 +49,7 @@ impl Servers {
 }
 
 pub async fn measure(comparison: &mut Comparison) -> Result<(), Failure> {
-    comparison
-        .section("One node", format!("{CLIENTS} clients, {KEYS} keys of 16 B, values of 64 B and 1 KiB"))?;
+    comparison.section("One node", format!("{CLIENTS} clients, {KEYS} keys of 16 B"))?;
     let servers = Servers::filled(comparison, VALUE_BYTES).await?;
     single_keys(comparison, &servers, VALUE_BYTES).await?;
     ten_keys(comparison, &servers).await?;
@@ -110,7 +109,7 @@ async fn throughput(comparison: &mut Comparison, servers: &Servers) -> Result<()
         let requests = comparison.requests(THROUGHPUT_REQUESTS);
         let load =
             RedisBenchmark { threads: 2, ..load(commands, THROUGHPUT_PIPELINE, requests, VALUE_BYTES) };
-        let what = format!("{name}s a second, pipeline {THROUGHPUT_PIPELINE}, load of 2 threads");
+        let what = format!("{name}s/s, pipeline {THROUGHPUT_PIPELINE}, 2 load threads");
         let costs = comparison.costs(&what, &servers.sides(load)).await?;
         let per_second = |runs: &Vec<Cost>| Samples::of(runs.iter().map(|cost| cost.per_second));
         let (figures, bar) = (costs.each_ref().map(per_second), Bar::AtLeast(THROUGHPUT_BAR));
@@ -131,7 +130,7 @@ async fn equal_load(comparison: &mut Comparison, servers: &Servers) -> Result<()
     let requests = comparison.requests((rate * EQUAL_LOAD_SECONDS) as u64).max(1);
     let load = Load { rate: Some(rate as u64), requests, ..load };
     let addresses = [servers.node.resp, servers.redis.at];
-    let what = format!("p99 at {:.0} k/s, 60 % of what Redis can", rate / 1e3);
+    let what = format!("p99 at {:.0} k/s (60 % of Redis)", rate / 1e3);
     let runs = comparison.by_turns(&what, async |side| Ok(load.run(addresses[side]).await?)).await?;
     for name in ["SET", "GET"] {
         let of = |run: &Measured| if name == "SET" { run.sets } else { run.gets };
