@@ -7,16 +7,16 @@
 mod rig;
 
 use rig::load::Load;
-use rig::process::{Node, cpu_us_of};
-use rig::{Failure, median, results};
+use rig::servers::{Node, cpu_us_of};
+use rig::{Failure, block_on, median, results};
 
 const ROUNDS: usize = 3;
 /// Clients, GETs that each keeps under way, and GETs in all.
 const LOADS: [(u32, u32, u64); 3] = [(1, 1, 10_000), (50, 1, 60_000), (50, 16, 300_000)];
 
-fn bench() -> Result<(), Failure> {
-    let nodes = Node::cluster(&[&["--weight", "10000"], &["--weight", "1"]])?;
-    Load::new("0:1", 50, 16, 0).fill(nodes[0].resp)?;
+async fn bench() -> Result<(), Failure> {
+    let nodes = Node::cluster(&[&["--weight", "10000"], &["--weight", "1"]]).await?;
+    Load::new("0:1", 50, 16, 0).fill(nodes[0].resp).await?;
     println!("GETs of 64 B, two nodes, medians of {ROUNDS}; CPU is of both nodes");
     println!(
         "{:<10} {:>8} {:>10} {:>12} {:>9} {:>9} {:>9}",
@@ -29,14 +29,16 @@ fn bench() -> Result<(), Failure> {
             for (asked, runs) in nodes.iter().zip(&mut runs) {
                 let cpu = || cpu_us_of(nodes.iter().map(|node| &node.server));
                 let before = cpu();
-                let measured = Load::new("1:0", clients, pipeline, requests).run(asked.resp)?;
+                let measured = Load::new("1:0", clients, pipeline, requests).run(asked.resp).await?;
                 runs.push((measured, (cpu() - before) / requests as f64));
             }
         }
         for (name, runs) in ["local", "forwarded"].into_iter().zip(&runs) {
             let per_second = median(runs.iter().map(|run| run.0.per_second));
-            let (p50_us, p99_us) =
-                (median(runs.iter().map(|run| run.0.p50_us)), median(runs.iter().map(|run| run.0.p99_us)));
+            let (p50_us, p99_us) = (
+                median(runs.iter().map(|run| run.0.gets.p50_us)),
+                median(runs.iter().map(|run| run.0.gets.p99_us)),
+            );
             let cpu_us = median(runs.iter().map(|run| run.1));
             let under_way = clients * pipeline;
             println!(
@@ -52,5 +54,5 @@ fn bench() -> Result<(), Failure> {
 }
 
 fn main() {
-    results::run("forwarding", bench);
+    results::run("forwarding", || block_on(bench()));
 }

@@ -7,8 +7,8 @@
 mod rig;
 
 use rig::load::Load;
-use rig::process::{Node, cpu_us_of};
-use rig::{Failure, median, results};
+use rig::servers::{Node, cpu_us_of};
+use rig::{Failure, block_on, median, results};
 
 const ROUNDS: usize = 3;
 /// Clients, and writes that each keeps under way.
@@ -26,26 +26,26 @@ struct Run {
     p50_us: f64,
 }
 
-fn cluster(mode: &[&str]) -> Result<Vec<Node>, Failure> {
+async fn cluster(mode: &[&str]) -> Result<Vec<Node>, Failure> {
     let first = [&["--weight", "10000"], mode].concat();
     let second = [&["--weight", "1"], mode].concat();
-    let nodes = Node::cluster(&[&first, &second])?;
-    Load::new("0:1", 50, 16, 0).fill(nodes[0].resp)?;
+    let nodes = Node::cluster(&[&first, &second]).await?;
+    Load::new("0:1", 50, 16, 0).fill(nodes[0].resp).await?;
     Ok(nodes)
 }
 
-fn run(nodes: &[Node], clients: u32, pipeline: u32, requests: u64) -> Result<Run, Failure> {
+async fn run(nodes: &[Node], clients: u32, pipeline: u32, requests: u64) -> Result<Run, Failure> {
     let cpu = || cpu_us_of(nodes.iter().map(|node| &node.server));
     let before = cpu();
-    let measured = Load::new("0:1", clients, pipeline, requests).run(nodes[0].resp)?;
+    let measured = Load::new("0:1", clients, pipeline, requests).run(nodes[0].resp).await?;
     let cpu_us = (cpu() - before) / requests as f64;
-    Ok(Run { per_second: measured.per_second, cpu_us, p50_us: measured.p50_us })
+    Ok(Run { per_second: measured.per_second, cpu_us, p50_us: measured.sets.p50_us })
 }
 
-fn bench() -> Result<(), Failure> {
+async fn bench() -> Result<(), Failure> {
     let mut clusters = Vec::new();
     for (_, flags, _) in MODES {
-        clusters.push(cluster(flags)?);
+        clusters.push(cluster(flags).await?);
     }
     println!("replicated SETs of 64 B, two nodes, medians of {ROUNDS}; CPU is of both nodes");
     println!(
@@ -58,7 +58,7 @@ fn bench() -> Result<(), Failure> {
         // Interleaved, so that what else the machine does falls on all alike.
         for _ in 0..ROUNDS {
             for (mode, nodes) in clusters.iter().enumerate() {
-                runs[mode].push(run(nodes, clients, pipeline, MODES[mode].2)?);
+                runs[mode].push(run(nodes, clients, pipeline, MODES[mode].2).await?);
             }
         }
         let mut rows = Vec::new();
@@ -87,5 +87,5 @@ fn bench() -> Result<(), Failure> {
 }
 
 fn main() {
-    results::run("replication", bench);
+    results::run("replication", || block_on(bench()));
 }

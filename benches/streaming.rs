@@ -6,15 +6,15 @@
 mod rig;
 
 use rig::load::Load;
-use rig::process::{Node, Server, cpu_us, cpu_us_of};
-use rig::{Failure, median, results};
+use rig::servers::{Node, Server, cpu_us, cpu_us_of};
+use rig::{Failure, block_on, median, results};
 use ringdove::config::Credentials;
 use ringdove::drivers::pki::{NODE_NAME, Role};
 use ringdove::drivers::quic::raw;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 /// Bytes of a value, and how many there are.
 const FILLS: [(u32, u64); 2] = [(64, 1_500_000), (4_096, 60_000)];
@@ -40,42 +40,35 @@ impl Run {
 }
 
 /// From the first byte of the snapshots sent until every copy is complete.
-fn join(value_bytes: u32, keys: u64) -> Result<Run, Failure> {
-    let first = Node::start(&["--weight", "10000"])?;
+async fn join(value_bytes: u32, keys: u64) -> Result<Run, Failure> {
+    let first = Node::start(&["--weight", "10000"]).await?;
     let mut load = Load::new("0:1", 50, 16, 0);
     (load.value_bytes, load.keys) = (value_bytes, keys);
-    load.fill(first.resp)?;
+    load.fill(first.resp).await?;
     let seed = first.quic.to_string();
     let idle = first.server.cpu_us();
     let sent = |status: &serde_json::Value| status["counters"]["snapshot_bytes_sent"].as_f64().unwrap_or(0.0);
-    let (second, start) = std::thread::scope(|scope| {
-        let first_byte = scope.spawn(|| {
-            let asked = Instant::now();
-            while asked.elapsed() < Duration::from_secs(60) {
-                if first.status().is_ok_and(|status| sent(&status) > 0.0) {
-                    return Some(Instant::now());
-                }
-                std::thread::sleep(Duration::from_millis(5));
+    let first_byte = async {
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_secs(60) {
+            if first.status().await.is_ok_and(|status| sent(&status) > 0.0) {
+                return Ok(Instant::now());
             }
-            None
-        });
-        let second = Node::start(&["--weight", "1", "--seed", &seed]);
-        let start = first_byte.join().ok().flatten().ok_or("no snapshot was sent")?;
-        Ok::<_, Failure>((second?, start))
-    })?;
-    while !(first.is_settled(2)? && second.is_settled(2)?) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(std::io::Error::other("no snapshot was sent"))
+    };
+    let joined = ["--weight", "1", "--seed", &seed];
+    let (second, start) = tokio::try_join!(Node::start(&joined), first_byte)?;
+    while !(first.is_settled(2).await? && second.is_settled(2).await?) {
         if start.elapsed() > Duration::from_secs(120) {
             return Err("the copies are not complete".into());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let seconds = start.elapsed().as_secs_f64();
     let cpu_us = cpu_us_of([&first.server, &second.server]) - idle;
-    Ok(Run { bytes: sent(&first.status()?), seconds, cpu_us })
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(Run { bytes: sent(&first.status().await?), seconds, cpu_us })
 }
 
 fn endpoint() -> Result<quinn::Endpoint, Failure> {
@@ -85,58 +78,53 @@ fn endpoint() -> Result<quinn::Endpoint, Failure> {
 
 /// The receiving process: prints where it listens, then, when a stream has ended, its own
 /// processor time.
-fn receive() -> Result<(), Failure> {
-    runtime()?.block_on(async {
-        let endpoint = endpoint()?;
-        println!("{}", endpoint.local_addr()?);
-        let connection = endpoint.accept().await.ok_or("closed")?.await?;
-        let mut stream = connection.accept_uni().await?;
-        while stream.read_chunk(usize::MAX, true).await?.is_some() {}
-        connection.open_uni().await?.write_all(b"done").await?;
-        println!("{}", cpu_us("self"));
-        connection.closed().await;
-        Ok(())
-    })
+async fn receive() -> Result<(), Failure> {
+    let endpoint = endpoint()?;
+    println!("{}", endpoint.local_addr()?);
+    let connection = endpoint.accept().await.ok_or("closed")?.await?;
+    let mut stream = connection.accept_uni().await?;
+    while stream.read_chunk(usize::MAX, true).await?.is_some() {}
+    connection.open_uni().await?.write_all(b"done").await?;
+    println!("{}", cpu_us("self"));
+    connection.closed().await;
+    Ok(())
 }
 
 /// One stream of bytes between this process and another.
-fn bare_quic() -> Result<Run, Failure> {
+async fn bare_quic() -> Result<Run, Failure> {
     let mut receiver = Command::new(std::env::current_exe()?);
     let mut receiver = Server::spawn(receiver.arg(RECEIVER))?;
     let mut lines = BufReader::new(receiver.take_stdout()?).lines();
-    let mut line = || lines.next().ok_or("the receiver ended")?.map_err(Failure::from);
-    let addr: SocketAddr = line()?.parse()?;
-    runtime()?.block_on(async {
-        let endpoint = endpoint()?;
-        let connection = endpoint.connect(addr, NODE_NAME)?.await?;
-        let chunk = vec![7; 64 << 10];
-        let mut stream = connection.open_uni().await?;
-        // The path's MTU is found by then, as on a link that has been up for a while.
+    let addr: SocketAddr = lines.next_line().await?.ok_or("the receiver ended")?.parse()?;
+    let endpoint = endpoint()?;
+    let connection = endpoint.connect(addr, NODE_NAME)?.await?;
+    let chunk = vec![7; 64 << 10];
+    let mut stream = connection.open_uni().await?;
+    // The path's MTU is found by then, as on a link that has been up for a while.
+    stream.write_all(&chunk).await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (start, idle) = (Instant::now(), cpu_us("self") + receiver.cpu_us());
+    for _ in 0..RAW_BYTES / chunk.len() as u64 {
         stream.write_all(&chunk).await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let (start, idle) = (Instant::now(), cpu_us("self") + receiver.cpu_us());
-        for _ in 0..RAW_BYTES / chunk.len() as u64 {
-            stream.write_all(&chunk).await?;
-        }
-        stream.finish()?;
-        connection.accept_uni().await?;
-        let seconds = start.elapsed().as_secs_f64();
-        let received_us: f64 = line()?.parse()?;
-        let run = Run { bytes: RAW_BYTES as f64, seconds, cpu_us: cpu_us("self") + received_us - idle };
-        connection.close(0_u32.into(), b"");
-        endpoint.wait_idle().await;
-        Ok(run)
-    })
+    }
+    stream.finish()?;
+    connection.accept_uni().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let received_us: f64 = lines.next_line().await?.ok_or("the receiver ended")?.parse()?;
+    let run = Run { bytes: RAW_BYTES as f64, seconds, cpu_us: cpu_us("self") + received_us - idle };
+    connection.close(0_u32.into(), b"");
+    endpoint.wait_idle().await;
+    Ok(run)
 }
 
-fn bench() -> Result<(), Failure> {
+async fn bench() -> Result<(), Failure> {
     let mut names = vec!["bare QUIC".to_owned()];
     names.extend(FILLS.map(|(value_bytes, keys)| format!("{keys} values of {value_bytes} B")));
     let mut runs: Vec<Vec<Run>> = names.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
-        runs[0].push(bare_quic()?);
+        runs[0].push(bare_quic().await?);
         for (index, (value_bytes, keys)) in FILLS.into_iter().enumerate() {
-            runs[index + 1].push(join(value_bytes, keys)?);
+            runs[index + 1].push(join(value_bytes, keys).await?);
         }
     }
     println!("a copy of everything to a node that joins; CPU is of both processes; medians of {ROUNDS}");
@@ -156,11 +144,11 @@ fn bench() -> Result<(), Failure> {
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some(RECEIVER) {
-        if let Err(error) = receive() {
+        if let Err(error) = block_on(receive()) {
             eprintln!("the receiver: {error}");
             std::process::exit(1);
         }
         return;
     }
-    results::run("streaming", bench);
+    results::run("streaming", || block_on(bench()));
 }

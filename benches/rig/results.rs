@@ -22,12 +22,6 @@ pub fn kept(name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// Forgets what a benchmark measured, when it can't run now.
-pub fn forget(name: &str) {
-    // Nothing to forget is as good.
-    let _ = std::fs::remove_file(folder().join(format!("{name}.json")));
-}
-
 /// Whether cargo runs the benchmarks only to see that they run (`cargo test --benches`).
 pub fn is_trial() -> bool {
     !std::env::args().any(|argument| argument == "--bench")

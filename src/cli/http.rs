@@ -1,6 +1,6 @@
 //! The few words of HTTP that reading a node's admin server takes.
 
-use super::Failure;
+use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,7 +11,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Gets `path` from `address` (`HOST:PORT`) and gives the body of a successful answer.
-pub async fn get(address: &str, path: &str) -> Result<Vec<u8>, Failure> {
+pub async fn get(address: &str, path: &str) -> io::Result<Vec<u8>> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         // HTTP/1.0: the body ends with the connection, so chunks needn't be understood.
@@ -19,16 +19,18 @@ pub async fn get(address: &str, path: &str) -> Result<Vec<u8>, Failure> {
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer)
+        io::Result::Ok(answer)
     };
     let answer = match tokio::time::timeout(TIMEOUT, exchange).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
-            return Err(Failure(format!("no node answers at {address} (--admin): {error}")));
+            return Err(io::Error::other(format!("no node answers at {address} (--admin): {error}")));
         }
-        Err(_) => return Err(Failure(format!("{address} takes longer than {TIMEOUT:?} to answer"))),
+        Err(_) => {
+            return Err(io::Error::other(format!("{address} takes longer than {TIMEOUT:?} to answer")));
+        }
     };
-    body(answer).map_err(|reason| Failure(format!("{address}: {reason}")))
+    body(answer).map_err(|reason| io::Error::other(format!("{address}: {reason}")))
 }
 
 /// Splits the body from a successful answer.

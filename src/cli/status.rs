@@ -30,8 +30,8 @@ pub fn run(args: StatusArgs) -> Outcome {
         loop {
             let shown = match http::get(&address, "/v1/cluster").await {
                 Ok(body) => show(&body, args.json)?,
-                Err(failure) if args.watch => format!("{failure}\n"),
-                Err(failure) => return Err(failure),
+                Err(error) if args.watch => format!("{error}\n"),
+                Err(error) => return Err(error.into()),
             };
             let mut out = std::io::stdout().lock();
             if args.watch && out.is_terminal() {

@@ -13,6 +13,7 @@ mod bad_input;
 mod browser;
 mod clients;
 mod command_line;
+mod comparing;
 mod crowds;
 mod differential;
 mod examples;

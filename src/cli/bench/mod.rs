@@ -1,12 +1,17 @@
 //! `ringdove bench`: a load generator.
 //!
 //! Each client keeps `--pipeline` commands under way and sends the next batch when the last one is
-//! answered. A command's latency is that of its batch, from the write to the last reply.
+//! answered, or, with `--rate`, when it is due. A command's latency is that of its batch, from the
+//! write, or when that was due, to the last reply.
 //! - `plan`: what is sent;
 //! - `resp`: how it is sent to a Redis port, ringdove's or another's;
 //! - `quic`: how it is sent by ringdove's own client;
-//! - `report`: what is measured and printed.
+//! - `pace`: when it is sent, at a given rate;
+//! - `report`: what is measured and printed;
+//! - `compare`: ringdove beside Redis, by this and other loads.
 
+mod compare;
+mod pace;
 mod plan;
 mod quic;
 mod report;
@@ -22,8 +27,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum BenchCommand {
+    // Described where its flags are.
+    Compare(compare::CompareArgs),
+}
+
+#[derive(clap::Args)]
+struct LoadArgs {
     /// Load this Redis port, of a node or of another server to compare with; without it the
     /// cluster is loaded over QUIC
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "quic")]
@@ -42,9 +61,16 @@ pub struct BenchArgs {
     /// How many commands to send in all
     #[arg(long, value_name = "N", conflicts_with = "seconds")]
     requests: Option<u64>,
+    /// Commands to send a second in all, at even distances, however fast they are answered;
+    /// latencies then count from when a command was due [default: as many as are answered]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: Option<u64>,
     /// Bytes of a value
     #[arg(long, value_name = "SIZE", default_value = "64")]
     value_size: ByteSize,
+    /// Seconds that a value lives [default: for ever]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    ttl: Option<u64>,
     /// Different keys, of 16 bytes each; chosen at random, all as likely
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
@@ -68,12 +94,21 @@ pub struct BenchArgs {
 const EXAMPLES: &str = "\
 Examples:
   ringdove bench --resp 127.0.0.1:6379 --pipeline 16 --ratio 9:1 --fill
-  ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json";
+  ringdove bench --resp 127.0.0.1:6379 --rate 20000 --seconds 30
+  ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json
+  ringdove bench compare --redis         ringdove beside Redis on this machine";
 
 /// The longest value sent, in bytes.
 const VALUE_BYTES_MAX: u64 = 512 << 20;
 
 pub fn run(args: BenchArgs) -> Outcome {
+    match args.command {
+        Some(BenchCommand::Compare(compare)) => compare::run(compare),
+        None => run_load(args.load),
+    }
+}
+
+fn run_load(args: LoadArgs) -> Outcome {
     if args.value_size.0 > VALUE_BYTES_MAX {
         return Err(Failure(format!("--value-size: more than {}", ByteSize(VALUE_BYTES_MAX))));
     }
@@ -81,6 +116,8 @@ pub fn run(args: BenchArgs) -> Outcome {
         keys: args.keys,
         ratio: args.ratio,
         value: vec![b'x'; args.value_size.0 as usize].into(),
+        ttl: args.ttl.map(|seconds| seconds.to_string().into()),
+        rate: args.rate,
         pipeline: args.pipeline,
         clients: args.clients,
         threads: args.threads.min(args.clients),
@@ -88,7 +125,7 @@ pub fn run(args: BenchArgs) -> Outcome {
     let target = Target::of(&args)?;
     if args.fill {
         let budget = Arc::new(Budget::fill(plan.keys));
-        let filled = drive(&target, &plan, &budget)?;
+        let filled = drive(&target, &Plan { rate: None, ..plan.clone() }, &budget)?;
         filled.refuse_errors()?;
     }
     let budget = Arc::new(match args.requests {
@@ -108,7 +145,7 @@ enum Target {
 }
 
 impl Target {
-    fn of(args: &BenchArgs) -> Result<Target, Failure> {
+    fn of(args: &LoadArgs) -> Result<Target, Failure> {
         Ok(match &args.resp {
             Some(address) => {
                 Target::Resp(resp::RespTarget::new(address.to_string(), args.pass_file.as_deref())?)

@@ -1,5 +1,6 @@
 //! What is sent: keys, values, their mix, and how much of it.
 
+use smallvec::{SmallVec, smallvec};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,12 +34,45 @@ pub struct Plan {
     pub ratio: Ratio,
     /// What is set.
     pub value: Arc<[u8]>,
+    /// How many seconds it lives, in digits, if not for ever.
+    pub ttl: Option<Arc<str>>,
+    /// Commands a second in all; as many as are answered if there is none.
+    pub rate: Option<u64>,
     /// Commands under way at each client.
     pub pipeline: u32,
     /// Clients in all.
     pub clients: u32,
     /// Threads that they are spread over.
     pub threads: u32,
+}
+
+impl Plan {
+    /// The words of a command on a key.
+    pub fn words<'a>(&'a self, op: Op, key: &'a [u8]) -> SmallVec<[&'a [u8]; 5]> {
+        match op {
+            Op::Get(_) => smallvec![&b"GET"[..], key],
+            Op::Set(_) => {
+                let mut words: SmallVec<[&[u8]; 5]> = smallvec![&b"SET"[..], key, &self.value[..]];
+                words.extend(self.ttl.iter().flat_map(|ttl| [&b"EX"[..], ttl.as_bytes()]));
+                words
+            }
+        }
+    }
+
+    /// A small load of one client, for tests.
+    #[cfg(test)]
+    pub fn sample(ratio: &str) -> Plan {
+        Plan {
+            keys: 100,
+            ratio: ratio.parse().unwrap(),
+            value: Arc::from(*b"value"),
+            ttl: None,
+            rate: None,
+            pipeline: 7,
+            clients: 1,
+            threads: 1,
+        }
+    }
 }
 
 /// A command to send.
@@ -48,6 +82,14 @@ pub enum Op {
     Get(u64),
     /// `SET key value`.
     Set(u64),
+}
+
+impl Op {
+    /// The number of its key.
+    pub fn key(self) -> u64 {
+        let (Op::Get(key) | Op::Set(key)) = self;
+        key
+    }
 }
 
 /// How much is sent in all, shared by the clients.
@@ -118,6 +160,11 @@ impl Ops {
         if self.random() % u64::from(gets + sets) < u64::from(gets) { Op::Get(key) } else { Op::Set(key) }
     }
 
+    /// Anything from 0 to 1, all as likely.
+    pub fn fraction(&mut self) -> f64 {
+        self.random() as f64 / u64::MAX as f64
+    }
+
     /// splitmix64 (Steele, Lea, Flood 2014): fast, and even enough to choose keys with.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -143,23 +190,12 @@ pub fn key_bytes(key: u64) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    fn plan(ratio: &str) -> Plan {
-        Plan {
-            keys: 100,
-            ratio: ratio.parse().unwrap(),
-            value: Arc::from(*b"v"),
-            pipeline: 7,
-            clients: 1,
-            threads: 1,
-        }
-    }
-
     #[test]
     fn ratios() {
         for text in ["", "1", "0:0", "a:b", "1:-1", "4294967295:4294967295"] {
             assert!(text.parse::<Ratio>().is_err(), "{text}");
         }
-        let (mut ops, plan) = (Ops::new(1), plan("3:1"));
+        let (mut ops, plan) = (Ops::new(1), Plan::sample("3:1"));
         let gets = (0..10_000).filter(|_| matches!(ops.op(&plan), Op::Get(_))).count();
         assert!((7_300..7_700).contains(&gets), "{gets}");
     }
@@ -167,7 +203,7 @@ mod tests {
     #[test]
     fn a_budget_is_spent_exactly() {
         let (mut ops, plan, budget, mut batch) =
-            (Ops::new(1), plan("1:1"), Budget::requests(100), Vec::new());
+            (Ops::new(1), Plan::sample("1:1"), Budget::requests(100), Vec::new());
         let mut sent = 0;
         loop {
             ops.next_batch(&plan, &budget, &mut batch);
@@ -181,20 +217,28 @@ mod tests {
 
     #[test]
     fn a_fill_sets_every_key_once() {
-        let (mut ops, plan, budget, mut batch) = (Ops::new(1), plan("1:0"), Budget::fill(100), Vec::new());
+        let (mut ops, plan, budget, mut batch) =
+            (Ops::new(1), Plan::sample("1:0"), Budget::fill(100), Vec::new());
         let mut keys = Vec::new();
         loop {
             ops.next_batch(&plan, &budget, &mut batch);
             if batch.is_empty() {
                 break;
             }
-            keys.extend(batch.iter().map(|op| match op {
-                Op::Set(key) => *key,
-                Op::Get(_) => unreachable!(),
-            }));
+            assert!(batch.iter().all(|op| matches!(op, Op::Set(_))));
+            keys.extend(batch.iter().map(|op| op.key()));
         }
         keys.sort_unstable();
         assert_eq!(keys, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn values_live_as_long_as_asked() {
+        let (plan, key) = (Plan::sample("1:1"), key_bytes(1));
+        assert_eq!(plan.words(Op::Set(1), &key).as_slice(), [&b"SET"[..], &key, b"value"]);
+        let plan = Plan { ttl: Some("60".into()), ..plan };
+        assert_eq!(plan.words(Op::Set(1), &key).as_slice(), [&b"SET"[..], &key, b"value", b"EX", b"60"]);
+        assert_eq!(plan.words(Op::Get(1), &key).as_slice(), [&b"GET"[..], &key]);
     }
 
     #[test]

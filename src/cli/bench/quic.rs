@@ -3,6 +3,7 @@
 
 use super::super::Failure;
 use super::super::client::Connection;
+use super::pace::Pace;
 use super::plan::{Budget, Op, Ops, Plan, key_bytes};
 use super::report::Measured;
 use futures_util::StreamExt;
@@ -35,12 +36,16 @@ pub async fn load(
 
 async fn client_loop(client: &Client, plan: &Plan, budget: &Budget, seed: u64) -> Measured {
     let (mut measured, mut ops, mut batch) = (Measured::default(), Ops::new(seed), Vec::new());
+    let mut pace = Pace::of(plan, ops.fraction());
     loop {
         ops.next_batch(plan, budget, &mut batch);
         if batch.is_empty() {
             return measured;
         }
-        let start = Instant::now();
+        let start = match &mut pace {
+            Some(pace) => pace.next().await,
+            None => Instant::now(),
+        };
         let mut under_way: FuturesUnordered<_> = batch.iter().map(|op| send(client, plan, *op)).collect();
         while let Some(outcome) = under_way.next().await {
             if let Err(error) = outcome {
@@ -53,9 +58,6 @@ async fn client_loop(client: &Client, plan: &Plan, budget: &Budget, seed: u64) -
 }
 
 async fn send(client: &Client, plan: &Plan, op: Op) -> Result<(), Error> {
-    match op {
-        Op::Get(key) => client.command(&[b"GET", &key_bytes(key)]).await?,
-        Op::Set(key) => client.command(&[b"SET", &key_bytes(key), &plan.value]).await?,
-    };
+    client.command(&plan.words(op, &key_bytes(op.key()))).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use ringdove::config::ByteSize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Latencies in microseconds and errors, of some clients or all of them.
+/// Latencies in nanoseconds and errors, of some clients or all of them.
 pub struct Measured {
     gets: Histogram<u64>,
     sets: Histogram<u64>,
@@ -17,15 +17,16 @@ pub struct Measured {
     pub elapsed: Duration,
 }
 
-/// The longest latency told apart, in microseconds: longer ones count as this.
-const LATENCY_US_MAX: u64 = 60_000_000;
+/// The shortest and the longest latency told apart, in nanoseconds: others count as these.
+const LATENCY_NS: [u64; 2] = [100, 60_000_000_000];
 /// Errors told apart; a server that makes up new ones should not fill our memory.
 const ERRORS_MAX: usize = 32;
 
 impl Default for Measured {
     fn default() -> Measured {
         // Bounds and three digits are constants within the crate's limits.
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("constant bounds");
+        let [shortest, longest] = LATENCY_NS;
+        let histogram = || Histogram::new_with_bounds(shortest, longest, 3).expect("constant bounds");
         Measured { gets: histogram(), sets: histogram(), errors: BTreeMap::new(), elapsed: Duration::ZERO }
     }
 }
@@ -33,14 +34,14 @@ impl Default for Measured {
 impl Measured {
     /// Notes a batch that took so long.
     pub fn batch(&mut self, batch: &[Op], took: Duration) {
-        let us = took.as_micros() as u64;
+        let ns = took.as_nanos() as u64;
         let sets = batch.iter().filter(|op| matches!(op, Op::Set(_))).count() as u64;
         // Saturating: what lies beyond the bounds is counted at the bound.
         if sets > 0 {
-            self.sets.saturating_record_n(us, sets);
+            self.sets.saturating_record_n(ns, sets);
         }
         if sets < batch.len() as u64 {
-            self.gets.saturating_record_n(us, batch.len() as u64 - sets);
+            self.gets.saturating_record_n(ns, batch.len() as u64 - sets);
         }
     }
 
@@ -79,8 +80,9 @@ impl Measured {
 
     /// For people.
     pub fn table(&self, target: &str, plan: &Plan) -> String {
+        let rate = plan.rate.map_or(String::new(), |rate| format!(", {rate} a second offered"));
         let mut text = format!(
-            "{target}: {} clients, pipeline {}, {} values, {} keys\n\n{:<6} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}\n",
+            "{target}: {} clients, pipeline {}, {} values, {} keys{rate}\n\n{:<6} {:>12} {:>12} {:>10} {:>10} {:>10} {:>10}\n",
             plan.clients,
             plan.pipeline,
             ByteSize(plan.value.len() as u64),
@@ -97,7 +99,7 @@ impl Measured {
             if histogram.is_empty() {
                 continue;
             }
-            let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+            let ms = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
             text += &format!(
                 "{name:<6} {:>12} {:>12.0} {:>10.3} {:>10.3} {:>10.3} {:>10.3}\n",
                 histogram.len(),
@@ -105,7 +107,7 @@ impl Measured {
                 ms(0.5),
                 ms(0.99),
                 ms(0.999),
-                histogram.max() as f64 / 1_000.0,
+                histogram.max() as f64 / 1e6,
             );
         }
         text += &format!("{:<6} {:>12} {:>12.0}\n", "all", self.count(), self.per_second(self.count()));
@@ -118,13 +120,14 @@ impl Measured {
     /// For programs.
     pub fn json(&self) -> String {
         let figures = |histogram: &Histogram<u64>| {
+            let us = |ns: u64| ns as f64 / 1e3;
             serde_json::json!({
                 "commands": histogram.len(),
                 "per_second": self.per_second(histogram.len()),
-                "p50_us": histogram.value_at_quantile(0.5),
-                "p99_us": histogram.value_at_quantile(0.99),
-                "p999_us": histogram.value_at_quantile(0.999),
-                "max_us": histogram.max(),
+                "p50_us": us(histogram.value_at_quantile(0.5)),
+                "p99_us": us(histogram.value_at_quantile(0.99)),
+                "p999_us": us(histogram.value_at_quantile(0.999)),
+                "max_us": us(histogram.max()),
             })
         };
         let report = serde_json::json!({
@@ -158,8 +161,8 @@ mod tests {
         assert_eq!(json["commands"], 300);
         assert_eq!(json["per_second"], 150.0);
         assert_eq!(json["set"]["commands"], 200);
-        let p99 = json["get"]["p99_us"].as_u64().unwrap();
-        assert!((98_900..=99_100).contains(&p99), "{p99}");
+        let p99 = json["get"]["p99_us"].as_f64().unwrap();
+        assert!((98_900.0..=99_100.0).contains(&p99), "{p99}");
         assert_eq!(json["errors"]["OOM"], 2);
         assert_eq!(json["errors"]["?"], 1);
         assert!(all.refuse_errors().is_err());

@@ -1,7 +1,8 @@
 //! Load over RESP: one connection a client, one write and one wait a batch.
 
 use super::super::Failure;
-use super::plan::{Budget, Op, Ops, Plan, key_bytes};
+use super::pace::Pace;
+use super::plan::{Budget, Ops, Plan, key_bytes};
 use super::report::Measured;
 use ringdove::config::Password;
 use std::fmt;
@@ -71,6 +72,7 @@ async fn client_loop(
         stream.write_all(&target.greeting).await?;
         replies.read(&mut stream, 1, |error| measured.error(error)).await?;
     }
+    let mut pace = Pace::of(plan, ops.fraction());
     loop {
         ops.next_batch(plan, budget, &mut batch);
         if batch.is_empty() {
@@ -78,12 +80,12 @@ async fn client_loop(
         }
         request.clear();
         for op in &batch {
-            match *op {
-                Op::Get(key) => push_command(&mut request, &[b"GET", &key_bytes(key)]),
-                Op::Set(key) => push_command(&mut request, &[b"SET", &key_bytes(key), &plan.value]),
-            }
+            push_command(&mut request, &plan.words(*op, &key_bytes(op.key())));
         }
-        let start = Instant::now();
+        let start = match &mut pace {
+            Some(pace) => pace.next().await,
+            None => Instant::now(),
+        };
         stream.write_all(&request).await?;
         replies.read(&mut stream, batch.len(), |error| measured.error(error)).await?;
         measured.batch(&batch, start.elapsed());
@@ -163,7 +165,6 @@ fn reply_length(bytes: &[u8]) -> std::io::Result<Option<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Ratio;
     use super::*;
     use tokio::net::TcpListener;
 
@@ -207,14 +208,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = RespTarget::new(listener.local_addr().unwrap().to_string(), None).unwrap();
         tokio::spawn(moody_server(listener));
-        let plan = Plan {
-            keys: 10,
-            ratio: "0:1".parse::<Ratio>().unwrap(),
-            value: Arc::from(*b"value"),
-            pipeline: 4,
-            clients: 2,
-            threads: 1,
-        };
+        let plan = Plan { clients: 2, pipeline: 4, ..Plan::sample("0:1") };
         let measured = load(&target, &plan, &Arc::new(Budget::requests(64)), 2, 1).await.unwrap();
         let json: serde_json::Value = serde_json::from_str(&measured.json()).unwrap();
         assert_eq!(json["set"]["commands"], 64);
