@@ -257,13 +257,14 @@ impl Arena {
     #[inline]
     pub(super) fn bytes(&self, id: EntryId) -> &[u8] {
         let page = &self.pages[id.page()];
+        // Only slots have a size.
+        if page.slot_bytes > 0 {
+            let start = id.start(page.slot_bytes);
+            return &self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)];
+        }
         match &page.body {
-            Body::Slots => {
-                let start = id.start(page.slot_bytes);
-                &self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)]
-            }
             Body::Large(boxes) => &boxes[id.slot()],
-            Body::Vacant => &[],
+            _ => &[],
         }
     }
 
