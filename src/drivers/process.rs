@@ -29,3 +29,11 @@ pub fn usage() -> Usage {
         cpu_system_us: ticks(12) * tick_us,
     }
 }
+
+/// Gives what was freed a second ago or earlier back to the system.
+///
+/// The allocator does so by itself, but only when a large piece of memory is freed: this is one.
+pub fn return_freed_memory() {
+    const LARGE_BYTES: usize = 1 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BYTES)));
+}

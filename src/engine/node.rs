@@ -560,6 +560,7 @@ impl Engine {
             self.last_slow_us = now.mono_us;
             self.tick_slow(now);
         }
+        self.tick_expiry();
         self.settle();
     }
 

@@ -21,6 +21,7 @@ pub mod resp;
 pub mod serve;
 
 use crate::drivers::clock::Clock;
+use crate::drivers::process;
 use crate::drivers::quic::Mesh;
 use crate::drivers::wake::Wake;
 use crate::engine::ids::NodeId;
@@ -166,6 +167,8 @@ impl NodeCore {
 
     /// Ticks at the engine's pace.
     pub async fn run_ticker(self) {
+        const RETURN_PERIOD_US: u64 = 1_000_000;
+        let mut returned_us = 0;
         loop {
             let (wake_us, now_us) = self.look(|engine, now| (engine.next_wake_us(), now.mono_us));
             let wait_us = wake_us.saturating_sub(now_us);
@@ -173,6 +176,10 @@ impl NodeCore {
             self.with(|engine, now| engine.tick(now));
             // Heartbeats are due by time, not by input.
             self.flush();
+            if now_us >= returned_us + RETURN_PERIOD_US {
+                returned_us = now_us;
+                process::return_freed_memory();
+            }
         }
     }
 

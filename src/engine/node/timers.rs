@@ -67,7 +67,7 @@ impl Engine {
                 self.shared.restless.insert(PartitionId(index as u16));
             }
         }
-        self.tick_expiry(count);
+        self.make_room(0);
         self.tick_digests(now_us, count);
         for forwarded in self.router.expired(now_us) {
             let Asker::Local(ticket) = forwarded.asker else { continue };
@@ -88,9 +88,13 @@ impl Engine {
         self.shared.peers.retain(now_us, |node| table.members.contains_key(&node));
     }
 
-    fn tick_expiry(&mut self, count: usize) {
-        // A slice of the partitions each time: all within a second, more where there is more to do.
-        let slice = count.div_ceil(8);
+    /// Expiry and housekeeping of a slice of the partitions: all are seen within a second. The slices are
+    /// thin, and the budget is small, because requests wait meanwhile: at most 1 ms where everything expires
+    /// at once.
+    pub(super) fn tick_expiry(&mut self) {
+        const SLICES: usize = 40;
+        let count = self.partitions.len();
+        let slice = count.div_ceil(SLICES);
         let maps_bounded = self.shared.table.maps.iter().any(|map| map.defaults.bytes_max > 0);
         for _ in 0..slice {
             self.sweep_cursor = (self.sweep_cursor + 1) % count.max(1);
@@ -108,7 +112,6 @@ impl Engine {
                 copy.shard.tidy(&mut shared.arena, budget);
             }
         }
-        self.make_room(0);
     }
 
     fn tick_digests(&mut self, now_us: u64, count: usize) {

@@ -1,16 +1,23 @@
 //! The arena: every entry's bytes, in pages of equal slots.
 //!
 //! A page is 64 KiB cut into slots of one size; there are 16 sizes a doubling, so that a slot is
-//! on average 3 % larger than its entry. Entries beyond [`SMALL_BYTES_MAX`] have an allocation of
-//! their own, found through a page that holds nothing but those. An empty page goes back to the
-//! allocator; sparse ones are *drained*: nothing new goes there, and shards move out what they
-//! still hold there ([`Shard::tidy`](super::Shard::tidy)).
+//! on average 3 % larger than its entry. Eight pages, of any sizes of slots, are a block, which is
+//! what the allocator gives and gets back; slots of more than 8 KiB come in pages as large as a
+//! block. Sparse blocks are *drained*: nothing new goes there, and shards move out what they still
+//! hold there ([`Shard::tidy`](super::Shard::tidy)).
+//!
+//! Entries beyond [`SMALL_BYTES_MAX`] have an allocation of their own, found through a page that
+//! holds nothing but those and takes the numbers of a whole block.
 
 use super::entry::{self, EntryView, SMALL_BYTES_MAX, Shape};
 use crate::engine::ids::{MapId, Version};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE_BYTES: usize = 64 << 10;
+const BLOCK_PAGES: usize = 8;
+/// A little more than the pages need: allocators pack what is up to half a mebibyte with others of
+/// its size, and return none of them to the system before all are free.
+const BLOCK_CAPACITY: usize = BLOCK_PAGES * PAGE_BYTES + 4_096;
 /// Slots of a page are numbered by the low bits of an entry's id.
 const SLOT_BITS: u32 = 11;
 const SLOT_COUNT_MAX: usize = 1 << SLOT_BITS;
@@ -20,9 +27,9 @@ const LARGE_SLOT_COUNT: usize = 256;
 /// The smallest slot: a page has at most `SLOT_COUNT_MAX` of them.
 const SLOT_BYTES_MIN: usize = 32;
 /// Sizes of slots, 16 a doubling from 16 bytes on.
-const CLASS_COUNT: usize = 16 * 8 + 1;
-/// Empty pages kept for the next need instead of going back to the allocator.
-const SPARE_PAGES_MAX: usize = 4;
+const CLASS_COUNT: usize = 16 * 12;
+/// Slots of more bytes than this are in a page that is a whole block.
+const PAGE_SLOT_BYTES_MAX: usize = PAGE_BYTES / 8;
 const NONE: u16 = u16::MAX;
 
 const _: () = assert!(PAGE_BYTES / SLOT_BYTES_MIN <= SLOT_COUNT_MAX);
@@ -57,6 +64,15 @@ impl EntryId {
         self.0 as usize & (SLOT_COUNT_MAX - 1)
     }
 
+    fn block(self) -> usize {
+        self.page() / BLOCK_PAGES
+    }
+
+    /// Where the slot begins in its block.
+    fn start(self, slot_bytes: u16) -> usize {
+        self.page() % BLOCK_PAGES * PAGE_BYTES + self.slot() * usize::from(slot_bytes)
+    }
+
     fn of(page: usize, slot: u16) -> EntryId {
         EntryId((page as u32) << SLOT_BITS | u32::from(slot))
     }
@@ -66,8 +82,8 @@ impl EntryId {
 enum Body {
     /// No page here now.
     Vacant,
-    /// Equal slots, one after the other.
-    Slots(Box<[u8]>),
+    /// Equal slots, one after the other, from the page's part of its block on.
+    Slots,
     /// Allocations of large entries; an empty one is free.
     Large(Vec<Box<[u8]>>),
 }
@@ -103,6 +119,21 @@ impl Page {
             listed: None,
         }
     }
+
+    fn free_slots(&self) -> i64 {
+        i64::from(self.slot_count - self.used)
+    }
+}
+
+/// The memory of [`BLOCK_PAGES`] pages.
+#[derive(Debug, Default)]
+struct Block {
+    /// Up to the last slot that was ever used: what was not used yet is not resident either.
+    /// No capacity: no pages with slots here now.
+    bytes: Vec<u8>,
+    /// Pages in use.
+    used: u8,
+    draining: bool,
 }
 
 /// Every entry of one node, whatever its partition.
@@ -111,15 +142,20 @@ impl Page {
 /// released to the arena before it is dropped, or its entries stay.
 #[derive(Debug)]
 pub struct Arena {
+    /// By number; a block has the next eight.
     pages: Vec<Page>,
-    vacant: Vec<u32>,
-    spare: Vec<Box<[u8]>>,
+    blocks: Vec<Block>,
+    /// Pages of blocks with memory that may be opened. The first ones are, so that the last blocks
+    /// empty.
+    vacant: BTreeSet<u32>,
+    /// Blocks without memory, which no large page has the numbers of either.
+    vacant_blocks: Vec<u32>,
     /// By class: pages with a free slot that are not draining. The last list is for large entries.
     with_room: Vec<Vec<u32>>,
     /// Bytes in use: slots and allocations of entries.
     entry_bytes: u64,
     large_bytes: u64,
-    page_count: usize,
+    block_bytes: u64,
     index_bytes: u64,
     draining_count: usize,
     /// Free bytes when pages to drain were last looked for.
@@ -150,20 +186,23 @@ fn large_bytes(bytes: &[u8]) -> u64 {
 impl Arena {
     /// An empty arena.
     pub fn new() -> Arena {
-        Arena {
-            // Page 0 is never used: its slot 0 would be the id zero, which means "no entry".
-            pages: vec![Page::new(Body::Vacant, 0, 0, 0)],
-            vacant: Vec::new(),
-            spare: Vec::new(),
+        let mut arena = Arena {
+            pages: Vec::new(),
+            blocks: Vec::new(),
+            vacant: BTreeSet::new(),
+            vacant_blocks: Vec::new(),
             with_room: vec![Vec::new(); CLASS_COUNT + 1],
             entry_bytes: 0,
             large_bytes: 0,
-            page_count: 0,
+            block_bytes: 0,
             index_bytes: 0,
             draining_count: 0,
             free_bytes_at_plan: 0,
             maps: BTreeMap::new(),
-        }
+        };
+        // Block 0 is never used: slot 0 of page 0 would be the id zero, which means "no entry".
+        arena.number_block();
+        arena
     }
 
     /// Bytes that the stored entries take: their slots or allocations with all slack, the page
@@ -178,7 +217,7 @@ impl Arena {
 
     /// Bytes held from the allocator: [`bytes_used`](Arena::bytes_used) with the free slots.
     pub fn bytes_resident(&self) -> u64 {
-        self.page_bytes() + self.large_bytes + self.index_bytes + self.bookkeeping_bytes()
+        self.block_bytes + self.large_bytes + self.index_bytes + self.bookkeeping_bytes()
     }
 
     /// Bytes that the entries of a named map take on this node, without the index.
@@ -187,22 +226,19 @@ impl Arena {
     }
 
     /// Bytes that more entries may still take before the arena's numbering ends (128 GiB of
-    /// entries up to 4 KiB). Writers refuse what does not fit; storing it anyway panics.
+    /// entries up to 62 KiB). Writers refuse what does not fit; storing it anyway panics.
     pub fn bytes_left(&self) -> u64 {
-        ((PAGE_COUNT_MAX - self.pages.len() + self.vacant.len()) * PAGE_BYTES) as u64
+        let unnumbered = PAGE_COUNT_MAX - self.pages.len();
+        ((unnumbered + self.vacant.len() + self.vacant_blocks.len() * BLOCK_PAGES) * PAGE_BYTES) as u64
     }
 
     fn bookkeeping_bytes(&self) -> u64 {
-        (self.pages.capacity() * size_of::<Page>()) as u64
+        (self.pages.capacity() * size_of::<Page>() + self.blocks.capacity() * size_of::<Block>()) as u64
     }
 
-    fn page_bytes(&self) -> u64 {
-        ((self.page_count + self.spare.len()) * PAGE_BYTES) as u64
-    }
-
-    /// Free slots and page tails, in bytes.
+    /// Free slots, page tails and vacant pages, in bytes.
     fn free_bytes(&self) -> u64 {
-        (self.page_count * PAGE_BYTES) as u64 + self.large_bytes - self.entry_bytes
+        self.block_bytes + self.large_bytes - self.entry_bytes
     }
 
     pub(super) fn note_index_bytes(&mut self, before: u64, after: u64) {
@@ -221,24 +257,23 @@ impl Arena {
     #[inline]
     pub(super) fn bytes(&self, id: EntryId) -> &[u8] {
         let page = &self.pages[id.page()];
+        // Only slots have a size.
+        if page.slot_bytes > 0 {
+            let start = id.start(page.slot_bytes);
+            return &self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)];
+        }
         match &page.body {
-            Body::Slots(bytes) => {
-                let slot_bytes = usize::from(page.slot_bytes);
-                let start = id.slot() * slot_bytes;
-                &bytes[start..start + slot_bytes]
-            }
             Body::Large(boxes) => &boxes[id.slot()],
-            Body::Vacant => &[],
+            _ => &[],
         }
     }
 
     fn bytes_mut(&mut self, id: EntryId) -> &mut [u8] {
         let page = &mut self.pages[id.page()];
         match &mut page.body {
-            Body::Slots(bytes) => {
-                let slot_bytes = usize::from(page.slot_bytes);
-                let start = id.slot() * slot_bytes;
-                &mut bytes[start..start + slot_bytes]
+            Body::Slots => {
+                let start = id.start(page.slot_bytes);
+                &mut self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)]
             }
             Body::Large(boxes) => &mut boxes[id.slot()],
             Body::Vacant => &mut [],
@@ -278,9 +313,7 @@ impl Arena {
         let shape = view.shape();
         let page = &self.pages[id.page()];
         let stays = match &page.body {
-            Body::Slots(_) => {
-                !shape.large && !page.draining && class_of(shape.bytes) == usize::from(page.class)
-            }
+            Body::Slots => !shape.large && !page.draining && class_of(shape.bytes) == usize::from(page.class),
             Body::Large(_) => shape.large,
             Body::Vacant => false,
         };
@@ -341,8 +374,10 @@ impl Arena {
         let slot = if page.free != NONE {
             let slot = page.free;
             page.free = match &page.body {
-                Body::Slots(bytes) => {
-                    let at = usize::from(slot) * usize::from(page.slot_bytes);
+                Body::Slots => {
+                    let id = EntryId::of(page_index, slot);
+                    let at = id.start(page.slot_bytes);
+                    let bytes = &self.blocks[id.block()].bytes;
                     u16::from_le_bytes([bytes[at], bytes[at + 1]])
                 }
                 // Large pages are few and short: the next free one is looked for.
@@ -351,8 +386,15 @@ impl Arena {
             };
             slot
         } else {
+            let slot = page.fresh;
             page.fresh += 1;
-            page.fresh - 1
+            let block = &mut self.blocks[page_index / BLOCK_PAGES];
+            let end = EntryId::of(page_index, slot).start(page.slot_bytes) + usize::from(page.slot_bytes);
+            if block.bytes.len() < end && !shape.large {
+                self.block_bytes += (end - block.bytes.len()) as u64;
+                block.bytes.resize(end, 0);
+            }
+            slot
         };
         page.used += 1;
         self.entry_bytes += u64::from(page.slot_bytes);
@@ -370,8 +412,9 @@ impl Arena {
         let page = &mut self.pages[page_index];
         let slot = id.slot() as u16;
         match &mut page.body {
-            Body::Slots(bytes) => {
-                let at = id.slot() * usize::from(page.slot_bytes);
+            Body::Slots => {
+                let at = id.start(page.slot_bytes);
+                let bytes = &mut self.blocks[id.block()].bytes;
                 bytes[at..at + 2].copy_from_slice(&page.free.to_le_bytes());
                 page.free = slot;
             }
@@ -389,25 +432,54 @@ impl Arena {
     }
 
     fn open_page(&mut self, class: usize) -> usize {
-        let (body, slot_bytes, slot_count) = if class == CLASS_COUNT {
-            (Body::Large(vec![Box::default(); LARGE_SLOT_COUNT]), 0, LARGE_SLOT_COUNT)
+        let (index, page) = if class == CLASS_COUNT {
+            let boxes = vec![Box::default(); LARGE_SLOT_COUNT];
+            let page = Page::new(Body::Large(boxes), class as u8, 0, LARGE_SLOT_COUNT as u16);
+            (self.number_block() * BLOCK_PAGES, page)
         } else {
-            let bytes = self.spare.pop().unwrap_or_else(|| vec![0; PAGE_BYTES].into_boxed_slice());
             let slot_bytes = class_bytes(class);
-            (Body::Slots(bytes), slot_bytes, PAGE_BYTES / slot_bytes)
+            let (index, bytes) = if slot_bytes > PAGE_SLOT_BYTES_MAX {
+                (self.open_block() * BLOCK_PAGES, BLOCK_PAGES * PAGE_BYTES)
+            } else {
+                (self.vacant_page(), PAGE_BYTES)
+            };
+            self.blocks[index / BLOCK_PAGES].used += 1;
+            let slot_count = bytes / slot_bytes;
+            (index, Page::new(Body::Slots, class as u8, slot_bytes as u16, slot_count as u16))
         };
-        let page = Page::new(body, class as u8, slot_bytes as u16, slot_count as u16);
-        let index = if let Some(index) = self.vacant.pop() {
-            self.pages[index as usize] = page;
-            index as usize
-        } else {
-            assert!(self.pages.len() < PAGE_COUNT_MAX, "the arena's numbering ends at 128 GiB");
-            self.pages.push(page);
-            self.pages.len() - 1
-        };
-        self.page_count += usize::from(class != CLASS_COUNT);
+        self.pages[index] = page;
         self.list(index);
         index
+    }
+
+    /// Takes the numbers of a block and its pages.
+    fn number_block(&mut self) -> usize {
+        if let Some(block) = self.vacant_blocks.pop() {
+            return block as usize;
+        }
+        assert!(self.pages.len() < PAGE_COUNT_MAX, "the arena's numbering ends at 128 GiB");
+        let vacant = || Page::new(Body::Vacant, 0, 0, 0);
+        self.pages.extend(std::iter::repeat_with(vacant).take(BLOCK_PAGES));
+        self.blocks.push(Block::default());
+        self.blocks.len() - 1
+    }
+
+    fn open_block(&mut self) -> usize {
+        let block = self.number_block();
+        self.blocks[block].bytes.reserve_exact(BLOCK_CAPACITY);
+        block
+    }
+
+    /// Takes a page of a block with memory.
+    fn vacant_page(&mut self) -> usize {
+        if let Some(index) = self.vacant.pop_first() {
+            return index as usize;
+        }
+        let mut pages = pages_of(self.open_block());
+        let first = pages.start;
+        pages.start += 1;
+        self.vacant.extend(pages.map(|page| page as u32));
+        first
     }
 
     fn close_page(&mut self, index: usize) {
@@ -421,13 +493,31 @@ impl Arena {
                 self.free_bytes_at_plan = 0;
             }
         }
-        if let Body::Slots(bytes) = std::mem::replace(&mut page.body, Body::Vacant) {
-            self.page_count -= 1;
-            if self.spare.len() < SPARE_PAGES_MAX {
-                self.spare.push(bytes);
-            }
+        let slot_bytes = usize::from(page.slot_bytes);
+        let block_index = index / BLOCK_PAGES;
+        let block = &mut self.blocks[block_index];
+        match std::mem::replace(&mut page.body, Body::Vacant) {
+            Body::Slots => block.used -= 1,
+            Body::Large(_) | Body::Vacant => return self.vacant_blocks.push(block_index as u32),
         }
-        self.vacant.push(index as u32);
+        let is_whole_block = slot_bytes > PAGE_SLOT_BYTES_MAX;
+        if !block.draining && !is_whole_block {
+            self.vacant.insert(index as u32);
+        }
+        // One empty block is kept, so that an entry that comes and goes costs no allocation.
+        let is_spare = !block.draining && !is_whole_block && self.vacant.len() <= BLOCK_PAGES;
+        if block.used == 0 && !is_spare {
+            self.free_block(block_index);
+        }
+    }
+
+    fn free_block(&mut self, index: usize) {
+        for page in pages_of(index) {
+            self.vacant.remove(&(page as u32));
+        }
+        let block = std::mem::take(&mut self.blocks[index]);
+        self.block_bytes -= block.bytes.len() as u64;
+        self.vacant_blocks.push(index as u32);
     }
 
     fn list(&mut self, index: usize) {
@@ -465,10 +555,9 @@ impl Arena {
         moved
     }
 
-    /// Looks for pages to drain if more than an eighth of the memory is free slots.
+    /// Looks for blocks to drain if more than an eighth of the memory is free.
     ///
-    /// In every class the emptiest pages are drained, as long as the other pages of the class have
-    /// room for what they hold.
+    /// The emptiest blocks are drained, as long as the others have room for what they hold.
     pub(super) fn plan_draining(&mut self) {
         const SLACK_BYTES: u64 = 1 << 20;
         let free_bytes = self.free_bytes();
@@ -480,31 +569,82 @@ impl Arena {
             return;
         }
         self.free_bytes_at_plan = free_bytes;
-        for class in 0..CLASS_COUNT {
-            let mut pages = self.with_room[class].clone();
-            pages.sort_by_key(|&page| self.pages[page as usize].used);
-            let mut room: u64 = pages.iter().map(|&page| self.room(page)).sum();
-            for page in pages {
-                let used = u64::from(self.pages[page as usize].used);
-                // Only pages at most three quarters full are worth the moves.
-                if used * 4 > u64::from(self.pages[page as usize].slot_count) * 3 {
-                    break;
-                }
-                match room.checked_sub(self.room(page) + used) {
-                    Some(left) => room = left,
-                    None => break,
-                }
-                self.unlist(page as usize);
-                self.pages[page as usize].draining = true;
+        let mut blocks: Vec<(u64, usize)> = (0..self.blocks.len())
+            .filter(|&block| self.blocks[block].used > 0)
+            .map(|block| (pages_of(block).map(|page| self.entry_bytes_in(page)).sum(), block))
+            // Only blocks at most seven eighths full are worth the moves.
+            .filter(|&(bytes, _)| bytes * 8 <= (BLOCK_PAGES * PAGE_BYTES) as u64 * 7)
+            .collect();
+        blocks.sort_unstable();
+        let mut room = Room::of(self);
+        for (_, block) in blocks {
+            if let Some(left) = room.without(self, block) {
+                room = left;
+                self.drain(block);
+            }
+        }
+    }
+
+    /// Lets nothing new into a block.
+    fn drain(&mut self, block: usize) {
+        self.blocks[block].draining = true;
+        for page in pages_of(block) {
+            self.vacant.remove(&(page as u32));
+            if self.pages[page].used > 0 {
+                self.unlist(page);
+                self.pages[page].draining = true;
                 self.draining_count += 1;
             }
         }
     }
 
-    fn room(&self, page: u32) -> u64 {
-        let page = &self.pages[page as usize];
-        u64::from(page.slot_count - page.used)
+    /// The bytes of the slots in use.
+    fn entry_bytes_in(&self, page: usize) -> u64 {
+        let page = &self.pages[page];
+        u64::from(page.used) * u64::from(page.slot_bytes)
     }
+}
+
+/// What a plan to drain blocks counts with: the room that the blocks that stay have left.
+#[derive(Clone)]
+struct Room {
+    /// Free slots by class.
+    slots: Vec<i64>,
+    vacant_pages: i64,
+}
+
+impl Room {
+    fn of(arena: &Arena) -> Room {
+        let free_slots = |page: &u32| arena.pages[*page as usize].free_slots();
+        let slots = |class: usize| arena.with_room[class].iter().map(free_slots).sum();
+        Room { slots: (0..CLASS_COUNT).map(slots).collect(), vacant_pages: arena.vacant.len() as i64 }
+    }
+
+    /// What is left when a block is drained: its own room is gone then, and so is what its entries
+    /// need elsewhere. `None` if there is not enough.
+    fn without(&self, arena: &Arena, block: usize) -> Option<Room> {
+        let mut left = self.clone();
+        left.vacant_pages -=
+            pages_of(block).filter(|&page| arena.vacant.contains(&(page as u32))).count() as i64;
+        for page in arena.pages[pages_of(block)].iter().filter(|page| page.used > 0) {
+            // Slots in use and free ones: all are needed elsewhere or gone.
+            let slots = &mut left.slots[usize::from(page.class)];
+            *slots -= i64::from(page.slot_count);
+            if *slots < 0 && usize::from(page.slot_bytes) > PAGE_SLOT_BYTES_MAX {
+                return None;
+            }
+            while *slots < 0 {
+                *slots += i64::from(page.slot_count);
+                left.vacant_pages -= 1;
+            }
+        }
+        (left.vacant_pages >= 0).then_some(left)
+    }
+}
+
+/// The numbers of a block's pages.
+fn pages_of(block: usize) -> std::ops::Range<usize> {
+    block * BLOCK_PAGES..(block + 1) * BLOCK_PAGES
 }
 
 fn next_free_large(boxes: &[Box<[u8]>], after: u16, fresh: u16) -> u16 {

@@ -1,9 +1,10 @@
 //! Entries: how a key with its value lies in memory.
 //!
-//! One piece of bytes, little-endian: `version u64, accessed_s u32, frequency u8, flags u8,
-//! map u16`, then the lengths (`key_len u16, value_len u16`; in a large entry `key_len u32` and
-//! the value fills the rest), then `expire_at_ms u64` if flagged, `value_hash u64` if flagged, the
-//! key, the value. 20 bytes beside key and value for a small entry that never expires.
+//! One piece of bytes, little-endian: `version u64, accessed_s u32, frequency u8, flags u8`, then
+//! the lengths (`key_len u8, value_len u8`, both `u16` if flagged as wide; in a large entry
+//! `key_len u32` and the value fills the rest), then each if flagged: `expire_at_ms u64`,
+//! `value_hash u64`, `map u16`; then the key and the value. 16 bytes beside key and value for a
+//! small entry of the unnamed map that never expires.
 
 use super::digest::entry_hash;
 use super::segment::NEVER_S;
@@ -11,15 +12,22 @@ use crate::engine::ids::{MapId, Version};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The longest entry that lives in a page slot; longer ones have their own allocation.
-pub(super) const SMALL_BYTES_MAX: usize = 4_096;
+pub(super) const SMALL_BYTES_MAX: usize = 62 << 10;
 
-const FIXED_BYTES: usize = 20;
-const HEADER_BYTES_MAX: usize = FIXED_BYTES + 16;
+/// Up to the lengths.
+const FIXED_BYTES: usize = 14;
+const LENGTHS_BYTES: usize = 2;
+const WIDE_LENGTHS_BYTES: usize = 4;
+const HEADER_BYTES_MAX: usize = FIXED_BYTES + WIDE_LENGTHS_BYTES + 8 + 8 + 2;
 
 const FLAG_KIND: u8 = 0b0000_0111;
 const FLAG_EXPIRES: u8 = 0b0000_1000;
 const FLAG_LARGE: u8 = 0b0001_0000;
 const FLAG_HASHED: u8 = 0b0010_0000;
+/// Lengths of small entries take two bytes each. Large entries have it, too: their one takes four.
+const FLAG_WIDE: u8 = 0b0100_0000;
+/// Of a named map.
+const FLAG_NAMED: u8 = 0b1000_0000;
 
 /// Values from this length on have their hash stored, which costs them at most 3 %; hashing a
 /// shorter one again is cheap.
@@ -101,55 +109,68 @@ pub(super) struct Shape {
 
 impl EntryView<'_> {
     pub(super) fn shape(&self) -> Shape {
-        let bytes = FIXED_BYTES + self.optional_bytes() + self.key.len() + self.value.len();
+        let content = self.key.len() + self.value.len();
+        let bytes = header_bytes(self.small_flags()) + content;
         if bytes <= SMALL_BYTES_MAX {
             Shape { bytes, large: false }
         } else {
-            // A large entry always has room for an expiry, so that setting one never moves it.
-            let bytes = HEADER_BYTES_MAX + self.key.len() + self.value.len();
-            Shape { bytes, large: true }
+            Shape { bytes: header_bytes(self.large_flags()) + content, large: true }
         }
     }
 
-    /// Header fields of a small entry that only some have.
-    fn optional_bytes(&self) -> usize {
-        let expiry_bytes = if self.expire_at_ms != 0 { 8 } else { 0 };
-        let hash_bytes = if self.value.len() >= HASHED_VALUE_BYTES_MIN { 8 } else { 0 };
-        expiry_bytes + hash_bytes
+    fn small_flags(&self) -> u8 {
+        let when = |holds: bool, flag: u8| if holds { flag } else { 0 };
+        when(self.expire_at_ms != 0, FLAG_EXPIRES)
+            | when(self.value.len() >= HASHED_VALUE_BYTES_MIN, FLAG_HASHED)
+            | when(self.key.len().max(self.value.len()) > usize::from(u8::MAX), FLAG_WIDE)
+            | self.flags()
     }
 
-    fn header(&self, value_hash: u64, large: bool) -> ([u8; HEADER_BYTES_MAX], usize) {
+    /// A large entry always has room for an expiry, so that setting one never moves it.
+    fn large_flags(&self) -> u8 {
+        FLAG_LARGE | FLAG_WIDE | FLAG_EXPIRES | FLAG_HASHED | self.flags()
+    }
+
+    /// What entries of all sizes are flagged with.
+    fn flags(&self) -> u8 {
+        self.kind as u8 | if self.map == MapId(0) { 0 } else { FLAG_NAMED }
+    }
+
+    fn header(&self, value_hash: u64, flags: u8) -> ([u8; HEADER_BYTES_MAX], usize) {
         let mut header = [0; HEADER_BYTES_MAX];
-        let mut flags = self.kind as u8;
-        let mut len = FIXED_BYTES;
         header[0..8].copy_from_slice(&self.version.0.to_le_bytes());
         header[8..12].copy_from_slice(&self.accessed_s.to_le_bytes());
         header[12] = self.frequency;
-        header[14..16].copy_from_slice(&self.map.0.to_le_bytes());
-        if large {
-            flags |= FLAG_LARGE;
-            header[16..20].copy_from_slice(&(self.key.len() as u32).to_le_bytes());
+        header[13] = flags;
+        if flags & FLAG_LARGE != 0 {
+            header[14..18].copy_from_slice(&(self.key.len() as u32).to_le_bytes());
+        } else if flags & FLAG_WIDE != 0 {
+            header[14..16].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
+            header[16..18].copy_from_slice(&(self.value.len() as u16).to_le_bytes());
         } else {
-            header[16..18].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
-            header[18..20].copy_from_slice(&(self.value.len() as u16).to_le_bytes());
+            header[14] = self.key.len() as u8;
+            header[15] = self.value.len() as u8;
         }
-        if large || self.expire_at_ms != 0 {
-            flags |= FLAG_EXPIRES;
+        let mut len = expiry_at(flags);
+        if flags & FLAG_EXPIRES != 0 {
             header[len..len + 8].copy_from_slice(&self.expire_at_ms.to_le_bytes());
             len += 8;
         }
-        if large || self.value.len() >= HASHED_VALUE_BYTES_MIN {
-            flags |= FLAG_HASHED;
+        if flags & FLAG_HASHED != 0 {
             header[len..len + 8].copy_from_slice(&value_hash.to_le_bytes());
             len += 8;
         }
-        header[13] = flags;
+        if flags & FLAG_NAMED != 0 {
+            header[len..len + 2].copy_from_slice(&self.map.0.to_le_bytes());
+            len += 2;
+        }
+        debug_assert_eq!(len, header_bytes(flags));
         (header, len)
     }
 
     /// Writes a small entry at the front of its slot.
     pub(super) fn write_small(&self, value_hash: u64, slot: &mut [u8]) {
-        let (header, len) = self.header(value_hash, false);
+        let (header, len) = self.header(value_hash, self.small_flags());
         let (head, rest) = slot.split_at_mut(len);
         head.copy_from_slice(&header[..len]);
         let (key, rest) = rest.split_at_mut(self.key.len());
@@ -159,7 +180,7 @@ impl EntryView<'_> {
 
     /// A large entry in an allocation of exactly its size.
     pub(super) fn to_large(self, value_hash: u64) -> Box<[u8]> {
-        let (header, len) = self.header(value_hash, true);
+        let (header, len) = self.header(value_hash, self.large_flags());
         let mut bytes = Vec::with_capacity(len + self.key.len() + self.value.len());
         bytes.extend_from_slice(&header[..len]);
         bytes.extend_from_slice(self.key);
@@ -184,32 +205,62 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// Where the key begins and how long it is.
+/// Where the expiry stands, if there is one.
 #[inline]
-fn key_span(bytes: &[u8]) -> (usize, usize) {
+const fn expiry_at(flags: u8) -> usize {
+    if flags & FLAG_WIDE != 0 { FIXED_BYTES + WIDE_LENGTHS_BYTES } else { FIXED_BYTES + LENGTHS_BYTES }
+}
+
+/// Where the key begins, by the flags: one look instead of four decisions.
+static HEADER_BYTES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut flags = 0;
+    while flags < 256 {
+        let optional = [(FLAG_EXPIRES, 8), (FLAG_HASHED, 8), (FLAG_NAMED, 2)];
+        let mut bytes = expiry_at(flags as u8) as u8;
+        let mut at = 0;
+        while at < optional.len() {
+            if flags as u8 & optional[at].0 != 0 {
+                bytes += optional[at].1;
+            }
+            at += 1;
+        }
+        table[flags] = bytes;
+        flags += 1;
+    }
+    table
+};
+
+/// Where the key begins.
+#[inline]
+fn header_bytes(flags: u8) -> usize {
+    usize::from(HEADER_BYTES[usize::from(flags)])
+}
+
+/// Where the key begins, where the value does, and where it ends.
+#[inline]
+fn spans(bytes: &[u8]) -> (usize, usize, usize) {
     let flags = bytes[13];
-    let key_len = match flags & FLAG_LARGE {
-        0 => usize::from(u16_at(bytes, 16)),
-        _ => u32_at(bytes, 16) as usize,
-    };
-    let optional = u32::from(flags & (FLAG_EXPIRES | FLAG_HASHED)).count_ones() as usize * 8;
-    (FIXED_BYTES + optional, key_len)
+    let key_at = header_bytes(flags);
+    if flags & FLAG_WIDE == 0 {
+        let value_at = key_at + usize::from(bytes[14]);
+        return (key_at, value_at, value_at + usize::from(bytes[15]));
+    }
+    if flags & FLAG_LARGE != 0 {
+        return (key_at, key_at + u32_at(bytes, 14) as usize, bytes.len());
+    }
+    let value_at = key_at + usize::from(u16_at(bytes, 14));
+    (key_at, value_at, value_at + usize::from(u16_at(bytes, 16)))
 }
 
 /// Reads an entry from its slot or allocation.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
-    let (key_at, key_len) = key_span(bytes);
-    let value_at = key_at + key_len;
-    let value = if bytes[13] & FLAG_LARGE != 0 {
-        &bytes[value_at..]
-    } else {
-        &bytes[value_at..value_at + usize::from(u16_at(bytes, 18))]
-    };
+    let (key_at, value_at, end) = spans(bytes);
     EntryView {
         map: map(bytes),
         key: &bytes[key_at..value_at],
-        value,
+        value: &bytes[value_at..end],
         kind: EntryKind::from_u8(bytes[13] & FLAG_KIND).unwrap_or(EntryKind::String),
         expire_at_ms: expire_at_ms(bytes),
         version: version(bytes),
@@ -221,12 +272,14 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
 /// Whether the entry is that of `key`.
 #[inline]
 pub(super) fn is_of(bytes: &[u8], key: &KeyRef<'_>) -> bool {
-    let (key_at, key_len) = key_span(bytes);
-    key_len == key.key.len() && map(bytes) == key.map && &bytes[key_at..key_at + key_len] == key.key
+    let (key_at, value_at, _) = spans(bytes);
+    value_at - key_at == key.key.len() && &bytes[key_at..value_at] == key.key && map(bytes) == key.map
 }
 
+#[inline]
 pub(super) fn map(bytes: &[u8]) -> MapId {
-    MapId(u16_at(bytes, 14))
+    let flags = bytes[13];
+    MapId(if flags & FLAG_NAMED != 0 { u16_at(bytes, header_bytes(flags) - 2) } else { 0 })
 }
 
 pub(super) fn version(bytes: &[u8]) -> Version {
@@ -244,7 +297,8 @@ pub(super) fn frequency(bytes: &[u8]) -> u8 {
 /// Absolute expiry; 0 is never.
 #[inline]
 pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
-    if bytes[13] & FLAG_EXPIRES != 0 { u64_at(bytes, FIXED_BYTES) } else { 0 }
+    let flags = bytes[13];
+    if flags & FLAG_EXPIRES != 0 { u64_at(bytes, expiry_at(flags)) } else { 0 }
 }
 
 /// The hash of the value: stored with long ones, computed for short ones.
@@ -253,7 +307,7 @@ pub(super) fn value_hash(bytes: &[u8]) -> u64 {
     if flags & FLAG_HASHED == 0 {
         return xxh3_64(read(bytes).value);
     }
-    u64_at(bytes, if flags & FLAG_EXPIRES != 0 { FIXED_BYTES + 8 } else { FIXED_BYTES })
+    u64_at(bytes, if flags & FLAG_EXPIRES != 0 { expiry_at(flags) + 8 } else { expiry_at(flags) })
 }
 
 /// The hash of the entry for the digests.
@@ -288,9 +342,77 @@ pub(super) fn set_expiry(bytes: &mut [u8], expire_at_ms: u64, version: Version) 
     if (has_room && (expire_at_ms != 0 || bytes[13] & FLAG_LARGE != 0)) || (!has_room && expire_at_ms == 0) {
         bytes[0..8].copy_from_slice(&version.0.to_le_bytes());
         if has_room {
-            bytes[FIXED_BYTES..FIXED_BYTES + 8].copy_from_slice(&expire_at_ms.to_le_bytes());
+            let at = expiry_at(bytes[13]);
+            bytes[at..at + 8].copy_from_slice(&expire_at_ms.to_le_bytes());
         }
         return true;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        let lens = [0, 1, 16, 255, 256, 300];
+        for (map, expire_at_ms, key_len, value_len) in [MapId(0), MapId(1), MapId(u16::MAX)]
+            .into_iter()
+            .flat_map(|map| [0, 1_800_000_000_000].map(|expire_at_ms| (map, expire_at_ms)))
+            .flat_map(|(map, expire)| lens.map(|key_len| (map, expire, key_len)))
+            .flat_map(|(map, expire, key)| {
+                lens.into_iter().chain([10_000, 100_000]).map(move |value| (map, expire, key, value))
+            })
+        {
+            let (key, value) = (vec![7; key_len], vec![9; value_len]);
+            let view = EntryView {
+                map,
+                key: &key,
+                value: &value,
+                kind: EntryKind::Lock,
+                expire_at_ms,
+                version: Version(5),
+                accessed_s: 3,
+                frequency: 2,
+            };
+            let shape = view.shape();
+            let hash = xxh3_64(&value);
+            let mut bytes = if shape.large {
+                view.to_large(hash).into_vec()
+            } else {
+                let mut slot = vec![0; shape.bytes + 5];
+                view.write_small(hash, &mut slot);
+                slot
+            };
+            assert_eq!(bytes.len(), shape.bytes + if shape.large { 0 } else { 5 });
+            assert_eq!(read(&bytes), view);
+            assert_eq!(value_hash(&bytes), hash);
+            assert!(is_of(&bytes, &KeyRef::new(map, &key)));
+            assert!(!is_of(&bytes, &KeyRef::new(MapId(2), &key)));
+            let stays = set_expiry(&mut bytes, 5_000, Version(6));
+            assert_eq!(stays, shape.large || expire_at_ms != 0);
+            if stays {
+                assert_eq!(read(&bytes), EntryView { expire_at_ms: 5_000, version: Version(6), ..view });
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_entry_takes_sixteen_bytes_beside_key_and_value() {
+        let key = [7; 16];
+        let value = [9; 64];
+        let view = EntryView {
+            map: MapId(0),
+            key: &key,
+            value: &value,
+            kind: EntryKind::String,
+            expire_at_ms: 0,
+            version: Version(5),
+            accessed_s: 3,
+            frequency: 2,
+        };
+        assert_eq!(view.shape().bytes, 96);
+        assert_eq!(EntryView { expire_at_ms: 1, ..view }.shape().bytes, 104);
+    }
 }

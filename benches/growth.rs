@@ -1,0 +1,248 @@
+//! What a node costs while it does nothing, while it fills, and after it was emptied: each figure
+//! beside its bar. Real nodes; Redis beside them for the memory an entry, if `redis-server` is there.
+//!
+//! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory).
+
+mod rig;
+
+use rig::load::Load;
+use rig::process::{Node, Server, free_port, wait_for_port};
+use rig::{Failure, RINGDOVE, median, results};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const MIB: f64 = 1_048_576.0;
+/// Commands written before their replies are read.
+const BATCH: u64 = 1_000;
+/// Allocators give freed memory back a second or two later.
+const SETTLE: Duration = Duration::from_secs(5);
+const IDLE_FOR: Duration = Duration::from_secs(20);
+const STARTS: usize = 5;
+/// Far away, so that nothing expires meanwhile.
+const TTL_S: u64 = 1_000_000;
+
+fn main() {
+    results::run("growth", || {
+        starting()?;
+        idle()?;
+        for keys in if is_large() { vec![1_000_000, 10_000_000] } else { vec![1_000_000] } {
+            filled(keys)?;
+        }
+        emptied()?;
+        expiring()
+    });
+}
+
+fn is_large() -> bool {
+    std::env::args().any(|argument| argument == "large")
+}
+
+/// One figure beside its bar.
+fn report(what: &str, figure: f64, unit: &str, bar: f64) -> Result<(), Failure> {
+    let verdict = if figure <= bar { "met" } else { "missed" };
+    println!("{what:<52} {figure:>9.3} {unit:<9} bar {bar:<6} {verdict}");
+    let mut kept = results::kept("growth");
+    kept[what] = json!({ "figure": figure, "unit": unit, "bar": bar });
+    results::keep("growth", &kept)
+}
+
+/// A connection that speaks in batches of commands with replies of one line.
+struct Client {
+    stream: TcpStream,
+    replies: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(at: SocketAddr) -> Result<Client, Failure> {
+        let stream = TcpStream::connect(at)?;
+        stream.set_nodelay(true)?;
+        Ok(Client { replies: BufReader::new(stream.try_clone()?), stream })
+    }
+
+    /// Runs `count` commands, the n-th as `command` appends it.
+    fn run(&mut self, count: u64, mut command: impl FnMut(u64, &mut Vec<u8>)) -> Result<(), Failure> {
+        let (mut batch, mut line) = (Vec::new(), String::new());
+        for first in (0..count).step_by(BATCH as usize) {
+            let numbers = first..count.min(first + BATCH);
+            batch.clear();
+            numbers.clone().for_each(|number| command(number, &mut batch));
+            self.stream.write_all(&batch)?;
+            for _ in numbers {
+                line.clear();
+                self.replies.read_line(&mut line)?;
+                if line.is_empty() || line.starts_with('-') {
+                    return Err(format!("a command failed: {line:?}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys that there are.
+    fn keys(&mut self) -> Result<f64, Failure> {
+        self.stream.write_all(b"DBSIZE\r\n")?;
+        let mut line = String::new();
+        self.replies.read_line(&mut line)?;
+        Ok(line.trim_start_matches(':').trim_end().parse()?)
+    }
+
+    /// What INFO says of the memory in use.
+    fn used_bytes(&mut self) -> Result<f64, Failure> {
+        self.stream.write_all(b"INFO memory\r\n")?;
+        let (mut line, mut used) = (String::new(), None);
+        self.replies.read_line(&mut line)?;
+        let mut left: usize = line.trim_start_matches('$').trim_end().parse::<usize>()? + 2;
+        while left > 0 {
+            line.clear();
+            left = left.saturating_sub(self.replies.read_line(&mut line)?);
+            used = used.or(line.strip_prefix("used_memory:").and_then(|bytes| bytes.trim_end().parse().ok()));
+        }
+        used.ok_or_else(|| "INFO without used_memory".into())
+    }
+}
+
+fn append(command: &mut Vec<u8>, arguments: &[&[u8]]) {
+    command.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+    for argument in arguments {
+        command.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        command.extend_from_slice(argument);
+        command.extend_from_slice(b"\r\n");
+    }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key:{number:012}").into_bytes()
+}
+
+/// Sets keys of 16 bytes to 64 bytes each.
+fn fill(client: &mut Client, keys: u64, expiry: Option<(&[u8], u64)>) -> Result<(), Failure> {
+    let value = [b'v'; 64];
+    client.run(keys, |number, batch| match expiry {
+        None => append(batch, &[b"SET", &key(number), &value]),
+        Some((kind, at)) => {
+            append(batch, &[b"SET", &key(number), &value, kind, at.to_string().as_bytes()]);
+        }
+    })
+}
+
+fn starting() -> Result<(), Failure> {
+    let mut alone = Vec::new();
+    let mut joined = Vec::new();
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let first = Node::start(&[])?;
+        fill(&mut Client::connect(first.resp)?, 1, None)?;
+        alone.push(start.elapsed().as_secs_f64());
+        let seed = first.quic.to_string();
+        let second = Node::start(&["--seed", &seed])?;
+        let start = Instant::now();
+        let third = Node::start(&["--seed", &seed])?;
+        joined.push(start.elapsed().as_secs_f64());
+        drop((first, second, third));
+    }
+    report("start alone, until the first SET", median(alone), "s", 0.3)?;
+    report("start as the third of an empty cluster, until ready", median(joined), "s", 2.0)?;
+    report("the program", std::fs::metadata(RINGDOVE)?.len() as f64 / MIB, "MiB", 20.0)
+}
+
+fn idle() -> Result<(), Failure> {
+    let node = Node::start(&[])?;
+    std::thread::sleep(SETTLE);
+    report("idle, resident", node.server.resident_bytes() / MIB, "MiB", 40.0)?;
+    report("idle, processor", processor_percent(&node.server), "% of one", 0.5)
+}
+
+fn processor_percent(server: &Server) -> f64 {
+    let before = server.cpu_us();
+    std::thread::sleep(IDLE_FOR);
+    (server.cpu_us() - before) / IDLE_FOR.as_micros() as f64 * 100.0
+}
+
+/// Memory an entry with everything that the process takes, and what is counted of it.
+fn filled(keys: u64) -> Result<(), Failure> {
+    for (name, expiry, bar) in [("no TTL", None, 0.75), ("TTL", Some((&b"EX"[..], TTL_S)), 0.63)] {
+        let redis = redis_bytes(keys, expiry);
+        let node = Node::start(&[])?;
+        let mut client = Client::connect(node.resp)?;
+        std::thread::sleep(SETTLE);
+        let (empty, empty_used) = (node.server.resident_bytes(), client.used_bytes()?);
+        fill(&mut client, keys, expiry)?;
+        std::thread::sleep(SETTLE);
+        let resident = node.server.resident_bytes();
+        let bytes = resident / client.keys()?;
+        let what = format!("{keys} keys, {name}");
+        match redis {
+            Ok(redis) => report(&format!("{what}, resident, to Redis"), bytes / redis, "", bar)?,
+            Err(error) => println!("{what}: {bytes:.1} B an entry; no Redis to compare with: {error}"),
+        }
+        let uncounted = (1.0 - (client.used_bytes()? - empty_used) / (resident - empty)).abs() * 100.0;
+        report(&format!("{what}, counted or resident too much"), uncounted, "%", 5.0)?;
+        if expiry.is_some() {
+            report(&format!("{what}, idle, processor"), processor_percent(&node.server), "% of one", 1.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Resident bytes an entry of a Redis without persistence.
+fn redis_bytes(keys: u64, expiry: Option<(&[u8], u64)>) -> Result<f64, Failure> {
+    let port = free_port(None)?;
+    let mut command = Command::new("redis-server");
+    let server =
+        Server::spawn(command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]))?;
+    wait_for_port(port)?;
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    fill(&mut client, keys, expiry)?;
+    std::thread::sleep(SETTLE);
+    Ok(server.resident_bytes() / client.keys()?)
+}
+
+/// Memory after values of random sizes were overwritten and four in five deleted.
+fn emptied() -> Result<(), Failure> {
+    const KEYS: u64 = 200_000;
+    let node = Node::start(&[])?;
+    let mut client = Client::connect(node.resp)?;
+    let (empty, empty_used) = (node.server.resident_bytes(), client.used_bytes()?);
+    let mut state = 1u64;
+    let mut random = move |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    let value = vec![b'v'; 32 << 10];
+    for round in 0..3 {
+        client.run(KEYS, |number, batch| {
+            let number = if round == 0 { number } else { random(KEYS) };
+            // As many of each doubling from 16 bytes to 32 KiB.
+            let bytes = 16 << random(11);
+            let bytes = bytes + random(bytes);
+            append(batch, &[b"SET", &key(number), &value[..bytes as usize]]);
+        })?;
+    }
+    client.run(KEYS / 5 * 4, |number, batch| append(batch, &[b"DEL", &key(number / 4 * 5 + number % 4)]))?;
+    std::thread::sleep(SETTLE * 2);
+    let live = client.used_bytes()? - empty_used;
+    report(
+        "four in five deleted, resident to counted",
+        (node.server.resident_bytes() - empty) / live,
+        "",
+        1.5,
+    )
+}
+
+/// Latency of reads while a million keys expire at once.
+fn expiring() -> Result<(), Failure> {
+    const KEYS: u64 = 1_000_000;
+    const AFTER: Duration = Duration::from_secs(60);
+    let node = Node::start(&[])?;
+    let at = SystemTime::now().duration_since(UNIX_EPOCH)? + AFTER;
+    let started = Instant::now();
+    fill(&mut Client::connect(node.resp)?, KEYS, Some((b"EXAT", at.as_secs())))?;
+    let reads = Load { keys: 1_000, ..Load::new("1:0", 50, 1, 60_000) };
+    let before = reads.run(node.resp)?.p99_us;
+    std::thread::sleep(AFTER.saturating_sub(started.elapsed()));
+    let meanwhile = reads.run(node.resp)?.p99_us;
+    report("a million expire, added to p99 of GET", (meanwhile - before) / 1_000.0, "ms", 2.0)
+}
