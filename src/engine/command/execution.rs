@@ -44,7 +44,7 @@ pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keys
     let bytes_max = keys.context().limits.key_bytes_max as usize;
     let outcome = if !spec.accepts(args.len()) {
         Err(Refusal::Arity(spec.name))
-    } else if spec.keys.of(args).any(|key| key.len() > bytes_max) {
+    } else if spec.keys.any(args, |key| key.len() > bytes_max) {
         Err(Refusal::KeyTooLong { bytes_max })
     } else {
         let reply = ReplyWriter::new(out, proto);

@@ -535,19 +535,24 @@ impl Primary {
     /// Whether what all of the ack set has is committed: nobody who may still read could miss it. With
     /// too few copies it waits for those that are about to attach; if there are none it stands, but
     /// isn't acknowledged (see [`Primary::release`]).
+    #[inline]
     fn may_commit(&mut self, shared: &Shared) -> bool {
-        self.unheard.retain(|unheard| unheard.may_read(shared));
+        if !self.unheard.is_empty() {
+            self.unheard.retain(|unheard| unheard.may_read(shared));
+        }
         self.unheard.is_empty()
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
     }
 
     /// Whether fewer copies take part than a write needs.
+    #[inline]
     fn is_short(&self, shared: &Shared) -> bool {
         self.ack_set_len() < shared.copies_min()
     }
 
     /// Whether every member of the ack set lets this node read now; and every learner, attached or
     /// not, while a former copy might be recovered with its help. In a minority nobody reads.
+    #[inline]
     fn leased(&self, shared: &Shared) -> bool {
         let now_us = shared.now.mono_us;
         let leased = self
@@ -595,6 +600,7 @@ impl Primary {
     }
 
     /// Runs something on the partition's keys. Returns how many effects it logged.
+    #[inline]
     fn with_keyspace(
         &mut self,
         shared: &mut Shared,
@@ -645,6 +651,7 @@ impl Primary {
 
     /// Gives the last `logged` effects their sequences. A copy that stands alone is its own commit; else
     /// their keys are pending from now on. Whether there were any.
+    #[inline]
     fn account(
         &mut self,
         shared: &mut Shared,
@@ -675,6 +682,7 @@ impl Primary {
     }
 
     /// The sequence a read of these keys has to wait for; committed already when nothing is pending.
+    #[inline]
     fn pending_sequence(&self, op: &Op<'_>, copy: &Copy) -> Sequence {
         if self.pending.is_empty() {
             return copy.commit;
@@ -691,6 +699,7 @@ impl Primary {
     }
 
     #[allow(clippy::too_many_arguments)]
+    #[inline]
     fn answer(
         &mut self,
         shared: &mut Shared,
@@ -708,6 +717,23 @@ impl Primary {
         if committed && self.covers(cover, || self.leased(shared)) {
             return Executed::Done;
         }
+        self.hold_back(shared, partition, asker, cover, sequence, again, out, start)
+    }
+
+    /// Keeps a reply until it may leave.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn hold_back(
+        &mut self,
+        shared: &mut Shared,
+        partition: PartitionId,
+        asker: Asker,
+        cover: Cover,
+        sequence: Sequence,
+        again: Option<&Op<'_>>,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Executed {
         let reply = ReplyBytes::from_slice(&out[start..]);
         out.truncate(start);
         // Sequences in the queue must not go down: wait for the latest of those before.

@@ -37,6 +37,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// The kind with this number; `None` if there is none.
+    #[inline]
     pub fn from_u8(number: u8) -> Option<EntryKind> {
         match number {
             0 => Some(EntryKind::String),
@@ -59,6 +60,7 @@ pub struct KeyRef<'a> {
 
 impl<'a> KeyRef<'a> {
     /// Hashes a key.
+    #[inline]
     pub fn new(map: MapId, key: &'a [u8]) -> KeyRef<'a> {
         KeyRef { map, key, hash: xxh3_64_with_seed(key, u64::from(map.0)) }
     }
@@ -100,6 +102,7 @@ pub(super) struct Shape {
 }
 
 impl EntryView<'_> {
+    #[inline]
     pub(super) fn shape(&self) -> Shape {
         let bytes = FIXED_BYTES + self.optional_bytes() + self.key.len() + self.value.len();
         if bytes <= SMALL_BYTES_MAX {
@@ -118,6 +121,7 @@ impl EntryView<'_> {
         expiry_bytes + hash_bytes
     }
 
+    #[inline]
     fn header(&self, value_hash: u64, large: bool) -> ([u8; HEADER_BYTES_MAX], usize) {
         let mut header = [0; HEADER_BYTES_MAX];
         let mut flags = self.kind as u8;
@@ -168,29 +172,37 @@ impl EntryView<'_> {
     }
 }
 
+/// What every entry begins with: one look at the length, and its fields are there.
+#[inline]
+fn fixed(bytes: &[u8]) -> &[u8; FIXED_BYTES] {
+    bytes.first_chunk().expect("an entry has a header")
+}
+
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut word = [0; 4];
-    word.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(word)
+#[inline]
+fn u32_at(fixed: &[u8; FIXED_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+#[inline]
+fn u16_at(fixed: &[u8; FIXED_BYTES], at: usize) -> u16 {
+    u16::from_le_bytes([fixed[at], fixed[at + 1]])
 }
 
 /// Where the key begins and how long it is.
 #[inline]
 fn key_span(bytes: &[u8]) -> (usize, usize) {
-    let flags = bytes[13];
+    let fixed = fixed(bytes);
+    let flags = fixed[13];
     let key_len = match flags & FLAG_LARGE {
-        0 => usize::from(u16_at(bytes, 16)),
-        _ => u32_at(bytes, 16) as usize,
+        0 => usize::from(u16_at(fixed, 16)),
+        _ => u32_at(fixed, 16) as usize,
     };
     let optional = u32::from(flags & (FLAG_EXPIRES | FLAG_HASHED)).count_ones() as usize * 8;
     (FIXED_BYTES + optional, key_len)
@@ -201,16 +213,17 @@ fn key_span(bytes: &[u8]) -> (usize, usize) {
 pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
     let (key_at, key_len) = key_span(bytes);
     let value_at = key_at + key_len;
-    let value = if bytes[13] & FLAG_LARGE != 0 {
+    let fixed = fixed(bytes);
+    let value = if fixed[13] & FLAG_LARGE != 0 {
         &bytes[value_at..]
     } else {
-        &bytes[value_at..value_at + usize::from(u16_at(bytes, 18))]
+        &bytes[value_at..value_at + usize::from(u16_at(fixed, 18))]
     };
     EntryView {
         map: map(bytes),
         key: &bytes[key_at..value_at],
         value,
-        kind: EntryKind::from_u8(bytes[13] & FLAG_KIND).unwrap_or(EntryKind::String),
+        kind: kind(bytes),
         expire_at_ms: expire_at_ms(bytes),
         version: version(bytes),
         accessed_s: accessed_s(bytes),
@@ -225,20 +238,29 @@ pub(super) fn is_of(bytes: &[u8], key: &KeyRef<'_>) -> bool {
     key_len == key.key.len() && map(bytes) == key.map && &bytes[key_at..key_at + key_len] == key.key
 }
 
+#[inline]
 pub(super) fn map(bytes: &[u8]) -> MapId {
-    MapId(u16_at(bytes, 14))
+    MapId(u16_at(fixed(bytes), 14))
 }
 
+#[inline]
+pub(super) fn kind(bytes: &[u8]) -> EntryKind {
+    EntryKind::from_u8(fixed(bytes)[13] & FLAG_KIND).unwrap_or(EntryKind::String)
+}
+
+#[inline]
 pub(super) fn version(bytes: &[u8]) -> Version {
-    Version(u64_at(bytes, 0))
+    Version(u64_at(fixed(bytes), 0))
 }
 
+#[inline]
 pub(super) fn accessed_s(bytes: &[u8]) -> u32 {
-    u32_at(bytes, 8)
+    u32_at(fixed(bytes), 8)
 }
 
+#[inline]
 pub(super) fn frequency(bytes: &[u8]) -> u8 {
-    bytes[12]
+    fixed(bytes)[12]
 }
 
 /// Absolute expiry; 0 is never.
@@ -248,6 +270,7 @@ pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
 }
 
 /// The hash of the value: stored with long ones, computed for short ones.
+#[inline]
 pub(super) fn value_hash(bytes: &[u8]) -> u64 {
     let flags = bytes[13];
     if flags & FLAG_HASHED == 0 {
@@ -257,17 +280,20 @@ pub(super) fn value_hash(bytes: &[u8]) -> u64 {
 }
 
 /// The hash of the entry for the digests.
+#[inline]
 pub(super) fn digest(bytes: &[u8], key_hash: u64) -> u64 {
     digest_with(bytes, key_hash, value_hash(bytes))
 }
 
 /// As [`digest`], where the hash of the value is known.
+#[inline]
 pub(super) fn digest_with(bytes: &[u8], key_hash: u64, value_hash: u64) -> u64 {
     let kind = bytes[13] & FLAG_KIND;
     entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash)
 }
 
 /// The second from which on an entry with this expiry is certainly expired.
+#[inline]
 pub(super) fn due_s(expire_at_ms: u64) -> u32 {
     match expire_at_ms {
         0 => NEVER_S,
@@ -279,6 +305,24 @@ pub(super) fn due_s(expire_at_ms: u64) -> u32 {
 pub(super) fn set_used(bytes: &mut [u8], accessed_s: u32, frequency: u8) {
     bytes[8..12].copy_from_slice(&accessed_s.to_le_bytes());
     bytes[12] = frequency;
+}
+
+/// Writes another value of the same key over a small entry, which stays where it is. False, and nothing is done, if
+/// the header would have other fields.
+#[inline]
+pub(super) fn overwrite(slot: &mut [u8], view: &EntryView<'_>, value_hash: u64) -> bool {
+    let (header, len) = view.header(value_hash, false);
+    let (key_at, key_len) = key_span(slot);
+    if key_at != len || key_len != view.key.len() || slot[13] & FLAG_LARGE != 0 {
+        return false;
+    }
+    slot[..FIXED_BYTES].copy_from_slice(&header[..FIXED_BYTES]);
+    if len > FIXED_BYTES {
+        slot[FIXED_BYTES..len].copy_from_slice(&header[FIXED_BYTES..len]);
+    }
+    let value_at = key_at + key_len;
+    slot[value_at..value_at + view.value.len()].copy_from_slice(view.value);
+    true
 }
 
 /// Sets version and expiry where they stand. False if the entry has no room for an expiry.

@@ -74,13 +74,15 @@ impl Index {
     }
 
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
         let prefix = key.prefix();
-        let segment = self.segment_of(prefix);
-        let slot = self.segments.get(segment)?.find(prefix, |id| entry::is_of(arena.bytes(id), key))?;
-        Some(Place::of(segment, slot))
+        let at = self.segment_of(prefix);
+        let segment = self.segments.get(at)?;
+        let slot = segment.find(prefix, |id| entry::is_of(arena.bytes(id), key))?;
+        Some((Place::of(at, slot), segment.id(slot)))
     }
 
+    #[inline]
     pub(super) fn id(&self, place: Place) -> EntryId {
         self.segments[place.segment as usize].id(place.slot as usize)
     }
@@ -102,7 +104,9 @@ impl Index {
         result
     }
 
-    pub(super) fn set_due_s(&mut self, place: Place, due_s: u32) {
+    /// Notes when the entry at a place is due. Whether that is another time than before.
+    #[inline]
+    pub(super) fn set_due_s(&mut self, place: Place, due_s: u32) -> bool {
         let segment = place.segment as usize;
         let old_s = self.segments[segment].due_s(place.slot as usize);
         if old_s != due_s {
@@ -110,6 +114,7 @@ impl Index {
             self.expiring += usize::from(due_s != NEVER_S);
             self.change(segment, |segment| segment.set_due_s(place.slot as usize, due_s));
         }
+        old_s != due_s
     }
 
     pub(super) fn insert(&mut self, prefix: u32, id: EntryId, due_s: u32) {

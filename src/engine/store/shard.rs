@@ -111,8 +111,8 @@ impl Shard {
 
     /// The entry as it stands, expired or not. Doesn't count as a use.
     pub fn get<'a>(&self, arena: &'a Arena, key: KeyRef<'_>) -> Option<EntryView<'a>> {
-        let place = self.index.find(arena, &key)?;
-        Some(arena.view(self.index.id(place)))
+        let (_, id) = self.index.find(arena, &key)?;
+        Some(arena.view(id))
     }
 
     /// Visits at least `count` entries (or all that are left) from a cursor on, expired ones
@@ -190,7 +190,7 @@ impl Shard {
             }
             Effect::Delete { map, key, .. } => {
                 let key = KeyRef::new(map, key);
-                if let Some(place) = self.find(arena, &key) {
+                if let Some((place, _)) = self.find(arena, &key) {
                     self.remove(arena, place, key.hash);
                 }
             }
@@ -199,7 +199,7 @@ impl Shard {
             Effect::Remember(_) => {}
             Effect::Expire { map, key, expire_at_ms, version } => {
                 let key = KeyRef::new(map, key);
-                if let Some(place) = self.find(arena, &key) {
+                if let Some((place, _)) = self.find(arena, &key) {
                     self.set_expiry(arena, place, key.hash, expire_at_ms, version);
                     let id = self.id(place);
                     arena.set_used(id, now_s(now), arena.view(id).frequency);
@@ -297,10 +297,11 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
         self.index.find(arena, key)
     }
 
+    #[inline]
     pub(super) fn id(&self, place: Place) -> EntryId {
         self.index.id(place)
     }
@@ -327,43 +328,48 @@ impl Shard {
 
     /// Stores an entry, whatever was there. The version and the frequency are the view's.
     pub(super) fn put(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64) {
-        let place = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
-        self.put_at(arena, place, view, hash);
+        let found = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
+        self.put_at(arena, found, view, hash);
     }
 
-    /// As [`put`](Shard::put), where the key is known to be at `place`, or nowhere.
+    /// As [`put`](Shard::put), where the key is known to be found there, or nowhere.
     pub(super) fn put_at(
         &mut self,
         arena: &mut Arena,
-        place: Option<Place>,
+        found: Option<(Place, EntryId)>,
         view: &EntryView<'_>,
         hash: u64,
     ) {
         let value_hash = xxh3_64(view.value);
         let due_s = entry::due_s(view.expire_at_ms);
-        let (id, removed) = match place {
-            Some(place) => {
-                let old = self.index.id(place);
-                self.digests.remove(hash, entry::digest(arena.bytes(old), hash));
-                let removed = arena.size(old);
-                let id = arena.replace(old, view, value_hash);
-                if id != old {
-                    self.index.set_id(place, id);
-                }
-                self.index.set_due_s(place, due_s);
-                (id, removed)
-            }
-            None => {
-                let id = arena.insert(view, value_hash);
-                self.index.insert((hash >> 32) as u32, id, due_s);
-                if view.map != MapId(0) {
-                    *self.named.entry(view.map).or_default() += 1;
-                }
-                (id, 0)
-            }
+        let Some((place, old)) = found else {
+            self.insert(arena, view, hash, value_hash, due_s);
+            return;
         };
+        let old_hash = entry::digest(arena.bytes(old), hash);
+        let id = if arena.overwrite(old, view, value_hash) {
+            old
+        } else {
+            let removed = arena.size(old);
+            let id = arena.replace(old, view, value_hash);
+            self.index.set_id(place, id);
+            self.note_entry(arena, view.map, arena.size(id), removed);
+            id
+        };
+        self.digests.replace(hash, old_hash, entry::digest_with(arena.bytes(id), hash, value_hash));
+        if self.index.set_due_s(place, due_s) {
+            self.note_index(arena);
+        }
+    }
+
+    fn insert(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64, value_hash: u64, due_s: u32) {
+        let id = arena.insert(view, value_hash);
+        self.index.insert((hash >> 32) as u32, id, due_s);
+        if view.map != MapId(0) {
+            *self.named.entry(view.map).or_default() += 1;
+        }
         self.digests.add(hash, entry::digest_with(arena.bytes(id), hash, value_hash));
-        self.note_entry(arena, view.map, arena.size(id), removed);
+        self.note_entry(arena, view.map, arena.size(id), 0);
         self.note_index(arena);
     }
 
@@ -426,7 +432,7 @@ impl Shard {
         for &id in &ids {
             let key = arena.view(id).key.to_vec();
             let key = KeyRef::new(map, &key);
-            if let Some(place) = self.index.find(arena, &key) {
+            if let Some((place, _)) = self.index.find(arena, &key) {
                 self.remove(arena, place, key.hash);
             }
         }
