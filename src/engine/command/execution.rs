@@ -72,6 +72,9 @@ impl<'a> Execution<'a, '_> {
     /// The absolute expiry of an entry written without one: the map's default, 0 for never.
     #[inline]
     pub(super) fn default_expiry(&self) -> u64 {
+        if self.map == MapId(0) {
+            return 0;
+        }
         match self.keys.context().map_defaults(self.map).ttl_ms {
             0 => 0,
             ttl_ms => self.keys.now_ms().saturating_add(ttl_ms),

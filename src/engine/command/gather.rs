@@ -410,7 +410,9 @@ impl AtOnce {
                 out.truncate(at);
                 true
             }
-            Gathering::Concat if reply.starts_with(ONE_ENTRY) && out.len() - self.body_at <= REPLY_BYTES_MAX => {
+            Gathering::Concat
+                if reply.starts_with(ONE_ENTRY) && out.len() - self.body_at <= REPLY_BYTES_MAX =>
+            {
                 out.drain(at..at + ONE_ENTRY.len());
                 true
             }

@@ -59,21 +59,24 @@ struct Waiter {
 }
 
 /// The primary's state beyond its copy.
+///
+/// What every operation looks at comes first: it has to come from memory.
 #[derive(Default)]
+#[repr(C, align(64))]
 pub struct Primary {
     /// The other holders.
     pub followers: Vec<Follower>,
-    /// Effects executed and not yet sent.
-    log: RecordLog,
+    /// Who may still read by itself, on a lease from here, what commits from now on would change.
+    unheard: Vec<Unheard>,
+    /// The handover under way.
+    pub handover: Option<Box<Handover>>,
+    /// Whether the table names former copies that may be recovered from, should this one be lost.
+    replaceable: bool,
     /// Keys written after the commit, by hash: a collision only makes a reader wait.
     pending: HashMap<u64, Sequence, std::hash::BuildHasherDefault<PassThrough>>,
     waiters: VecDeque<Waiter>,
-    /// The handover under way.
-    pub handover: Option<Handover>,
-    /// Who may still read by itself, on a lease from here, what commits from now on would change.
-    unheard: Vec<Unheard>,
-    /// Whether the table names former copies that may be recovered from, should this one be lost.
-    replaceable: bool,
+    /// Effects executed and not yet sent.
+    log: RecordLog,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
     fence_round: u64,
     /// Reads wait for the next round.
@@ -243,25 +246,12 @@ impl Partition {
         primary.account(shared, copy, self.id, logged)
     }
 
-    /// Reads what an operation reads first, for [`Engine::touch`](crate::engine::node::Engine::touch).
-    #[inline]
-    pub fn touch(&self) -> u64 {
-        let Some(copy) = &self.copy else { return 0 };
-        copy.last.0 ^ copy.tail.bytes() as u64 ^ copy.shard.touch()
-    }
-
-    /// As [`Partition::touch`], for what lies behind it.
+    /// Reads what an operation reads of the partition, but for the copy's index, for
+    /// [`Engine::touch`](crate::engine::node::Engine::touch).
     #[inline]
     pub fn touch_role(&self) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        let counts = [
-            primary.followers.len(),
-            primary.log.count(),
-            primary.pending.len(),
-            primary.waiters.len(),
-            primary.unheard.len(),
-        ];
-        counts.into_iter().fold(0, |all, count| all ^ count as u64)
+        (primary.followers.len() ^ primary.pending.len()) as u64
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.

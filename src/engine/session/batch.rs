@@ -48,12 +48,13 @@ pub(super) struct Batch<'a> {
     pub commands: SmallVec<[Ahead; COMMANDS_MAX]>,
     args: SmallVec<[&'a [u8]; ARGS_MAX]>,
     keys: SmallVec<[Key; COMMANDS_MAX]>,
+    writes: bool,
 }
 
 impl<'a> Batch<'a> {
     #[inline]
     pub(super) fn new() -> Batch<'a> {
-        Batch { commands: SmallVec::new(), args: SmallVec::new(), keys: SmallVec::new() }
+        Batch { commands: SmallVec::new(), args: SmallVec::new(), keys: SmallVec::new(), writes: false }
     }
 
     pub(super) fn args_of(&self, command: &Ahead) -> &[&'a [u8]] {
@@ -113,6 +114,7 @@ impl<'a> Batch<'a> {
             let has_one = |spec: &CommandSpec| spec.keys == KeyPositions::FIRST && spec.route == Route::Key;
             spec.is_some_and(has_one) && key.len() <= KEY_BYTES_MAX
         });
+        self.writes |= spec.is_some_and(CommandSpec::is_write);
         let key_at = key.map(|_| self.keys.len() as u32);
         self.keys.extend(key.map(|key| locate(key, partition_count)));
         let (args_at, args_end) = (args_at as u32, self.args.len() as u32);
@@ -137,7 +139,7 @@ impl<'a> Batch<'a> {
     /// Has the keys' memory read, so that the cache misses of a batch overlap.
     pub(super) fn touch(&self, host: &impl Host) {
         if self.keys.len() > 1 {
-            host.touch(&self.keys);
+            host.touch(&self.keys, self.writes);
         }
     }
 }

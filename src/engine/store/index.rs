@@ -7,6 +7,7 @@
 use super::arena::{Arena, EntryId};
 use super::entry::{self, KeyRef};
 use super::segment::{NEVER_S, Segment};
+use smallvec::SmallVec;
 
 /// A segment of this many entries is cut in half.
 const SEGMENT_LEN_MAX: usize = 4_096;
@@ -31,8 +32,10 @@ impl Place {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Index {
-    segments: Vec<Segment>,
+    /// A partition of few entries has just one, and then a look at it is not another one at memory.
+    segments: SmallVec<[Segment; 1]>,
     /// Empty while there is at most one segment.
     directory: Vec<u32>,
     depth: u8,
@@ -56,7 +59,8 @@ impl Index {
 
     /// Bytes allocated, the segments' headers included.
     pub(super) fn bytes(&self) -> u64 {
-        let headers = self.segments.capacity() * size_of::<Segment>() + self.directory.capacity() * 4;
+        let apart = if self.segments.spilled() { self.segments.capacity() } else { 0 };
+        let headers = apart * size_of::<Segment>() + self.directory.capacity() * 4;
         self.bytes + headers as u64
     }
 
@@ -169,7 +173,7 @@ impl Index {
 
     /// Takes all segments out; the index is empty then.
     pub(super) fn take(&mut self) -> Vec<Segment> {
-        std::mem::take(self).segments
+        std::mem::take(self).segments.into_vec()
     }
 
     /// The first due entry from `from` on, in some order; `None` if there is none or the look
@@ -258,10 +262,10 @@ impl Index {
         (places, None)
     }
 
-    /// Reads which segment this prefix is in, to bring that into the cache.
+    /// Reads what says where segments are.
     #[inline]
-    pub(super) fn touch(&self, prefix: u32) -> u64 {
-        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| u64::from(segment.first()))
+    pub(super) fn touch(&self) -> u64 {
+        self.directory.len() as u64
     }
 
     /// The slots where a look for this prefix begins.

@@ -33,9 +33,10 @@ pub struct ScanLimit {
 /// [`Keyspace`](super::Keyspace) (at the primary) or a record (elsewhere) deletes it.
 /// [`release`](Shard::release) it before dropping it: the arena can't know otherwise.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Shard {
-    index: Index,
     digests: Digests,
+    index: Index,
     /// Bytes of the entries in the arena, those in `trash` included.
     entry_bytes: u64,
     /// Entries by named map; all others are of the unnamed one.
@@ -263,24 +264,19 @@ impl Shard {
 
     /// Reads the shard itself, and returns what was read.
     ///
-    /// Reading for a whole batch first lets the processor overlap the cache misses. Then
-    /// [`touch_index`](Shard::touch_index) for the whole batch, then what
-    /// [`slots_of`](Shard::slots_of) gives, then what [`entry_of`](Shard::entry_of) gives, then the
-    /// commands. Pass the sum of all that is read to [`std::hint::black_box`], so that the reads are
-    /// not optimised away.
+    /// Reading for a whole batch first lets the processor overlap the cache misses. Then what
+    /// [`slots_of`](Shard::slots_of) gives (and [`touch_digest`](Shard::touch_digest), of what will be written),
+    /// then what [`entry_of`](Shard::entry_of) gives, then the commands. Pass the sum of all that is read to
+    /// [`std::hint::black_box`], so that the reads are not optimised away.
     #[inline]
     pub fn touch(&self) -> u64 {
-        self.index.bytes()
-            ^ self.digests.root()
-            ^ self.entry_bytes
-            ^ self.noted_bytes
-            ^ self.trash.len() as u64
+        self.digests.root() ^ self.index.touch()
     }
 
-    /// Reads what leads to the slots of this hash; see [`touch`](Shard::touch).
+    /// Reads the digest that a write of this hash changes; see [`touch`](Shard::touch).
     #[inline]
-    pub fn touch_index(&self, hash: u64) -> u64 {
-        self.index.touch((hash >> 32) as u32) ^ self.digests.bucket((hash >> 56) as u8)
+    pub fn touch_digest(&self, hash: u64) -> u64 {
+        self.digests.bucket((hash >> 56) as u8)
     }
 
     /// The slots of the index that a look for this hash reads first; see [`touch`](Shard::touch).

@@ -32,8 +32,10 @@ impl Pipeline {
         for (index, part) in parts.clone().enumerate() {
             if index % TOUCHED == 0 {
                 keys.clear();
-                keys.extend(parts.clone().skip(index).take(TOUCHED).map(|part| locate(part[0], partition_count)));
-                host.touch(&keys);
+                keys.extend(
+                    parts.clone().skip(index).take(TOUCHED).map(|part| locate(part[0], partition_count)),
+                );
+                host.touch(&keys, spec.is_write());
             }
             let (partition, hash) = keys[index % TOUCHED];
             let mut words = SmallVec::<[&[u8]; 3]>::from_slice(&args[..1]);
