@@ -10,8 +10,9 @@ mod rig;
 
 use lone_node::{Node, append, connect};
 use rig::{Failure, median, results};
-use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Trust};
+use ringdove::engine::resp::{Decoder, DecoderLimits};
 use ringdove::engine::session::{Connection, Host};
+use smallvec::SmallVec;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -72,12 +73,11 @@ fn drive(connection: &mut Connection, host: &mut impl Host, batch: &[u8]) {
 
 fn decode(decoder: &mut Decoder, batch: &[u8]) {
     let mut at = 0;
-    while let Ok(Decoded::Command { consumed }) = decoder.decode(&batch[at..], Trust::Authenticated) {
-        black_box(decoder.args(&batch[at..]));
+    while at < batch.len() {
+        let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+        let Some(consumed) = decoder.decode_common(&batch[at..], &mut args) else { break };
+        black_box(&args);
         at += consumed;
-        if at == batch.len() {
-            break;
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use ringdove::engine::record::{self, Limits};
 use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
 use ringdove::engine::table::{ClusterSettings, Member, Survival, Table, TableChange};
 use ringdove::engine::time::Now;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -45,6 +46,13 @@ fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Opt
     for piece in input.chunks(piece) {
         buffer.extend_from_slice(piece);
         loop {
+            if trust == Trust::Authenticated
+                && let Some((args, consumed)) = common(&mut decoder, limits, &buffer)
+            {
+                found.push(args);
+                buffer.drain(..consumed);
+                continue;
+            }
             match decoder.decode(&buffer, trust) {
                 Ok(Decoded::Command { consumed }) => {
                     assert!(0 < consumed && consumed <= buffer.len());
@@ -60,6 +68,16 @@ fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Opt
         }
     }
     (found, None)
+}
+
+/// The command at the front, if it is a common one: the same as when decoded step by step.
+fn common(decoder: &mut Decoder, limits: DecoderLimits, buffer: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
+    let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    let consumed = decoder.decode_common(buffer, &mut args)?;
+    let mut other = Decoder::new(limits);
+    assert_eq!(other.decode(buffer, Trust::Authenticated), Ok(Decoded::Command { consumed }));
+    assert_eq!(other.args(buffer).as_slice(), args.as_slice());
+    Some((args.iter().map(|arg| arg.to_vec()).collect(), consumed))
 }
 
 /// Replies, as clients read them: a prefix is never a different reply.

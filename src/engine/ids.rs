@@ -86,16 +86,14 @@ impl Slot {
     /// assert_eq!(Slot::of(b"{user1}.a"), Slot::of(b"{user1}.b"));
     /// ```
     pub fn of(key: &[u8]) -> Slot {
-        // Few keys have a tag, and a look at all bytes at once is cheaper than one that may stop early.
-        let has_brace = key.iter().fold(false, |found, &byte| found | (byte == b'{'));
-        let hashed = if has_brace { tagged(key) } else { key };
+        let hashed = if has_brace(key) { tagged(key) } else { key };
         Slot(crc16(hashed) % SLOT_COUNT)
     }
 
     /// The partition that holds this slot when there are `count` partitions (a power of two).
     pub fn partition(self, count: u16) -> PartitionId {
         debug_assert!(count.is_power_of_two() && count <= PARTITION_COUNT_MAX);
-        PartitionId(self.0 / (SLOT_COUNT / count))
+        PartitionId(self.0 >> (SLOT_COUNT.trailing_zeros() - count.trailing_zeros()))
     }
 }
 
@@ -160,6 +158,19 @@ fn tagged(key: &[u8]) -> &[u8] {
         rest.iter().position(|&byte| byte == b'}').map(|close| &rest[..close])
     });
     tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
+/// Whether there is a `{`: few keys have one, and a look at all bytes is cheaper than one that may stop early.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let (words, rest) = key.as_chunks::<8>();
+    let found = words.iter().fold(0, |found, word| {
+        // A byte of zero is the only one whose highest bit this sets, but for false ones above it.
+        let differs = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'{'));
+        found | (differs.wrapping_sub(ONES) & !differs & (ONES << 7))
+    });
+    rest.iter().fold(found != 0, |found, &byte| found | (byte == b'{'))
 }
 
 /// Bytes that [`crc16`] takes in one step.

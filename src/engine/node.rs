@@ -484,34 +484,42 @@ impl Engine {
     /// Reads what operations on these keys (partition and [`KeyRef::hash`](super::store::KeyRef::hash)) will
     /// read, one level of pointers after the other, so that the cache misses of a batch overlap. Changes
     /// nothing.
-    pub fn touch(&self, keys: &[(PartitionId, u64)]) {
-        let mut read = 0u64;
-        let mut found: SmallVec<[(&Partition, &Copy, u64); 64]> = SmallVec::new();
-        for &(partition, hash) in keys {
-            if let Some(partition) = self.partitions.get(partition.index()) {
-                read ^= partition.touch();
-                if let Some(copy) = &partition.copy {
+    pub fn touch(&self, keys: &[(PartitionId, u64)], writes: bool) {
+        const AT_A_TIME: usize = 64;
+        for keys in keys.chunks(AT_A_TIME) {
+            let mut read = 0u64;
+            let mut found: SmallVec<[(&Partition, &Copy, u64); AT_A_TIME]> = SmallVec::new();
+            for &(partition, hash) in keys {
+                if let Some(partition) = self.partitions.get(partition.index())
+                    && let Some(copy) = &partition.copy
+                {
+                    read ^= partition.promised.0 ^ copy.shard.touch();
                     found.push((partition, copy, hash));
                 }
             }
+            // Where to read is found first, then everything is read in loops that do nothing else: the fewer
+            // instructions between two misses, the more of them are under way at once.
+            let mut slots = [&[][..]; AT_A_TIME];
+            for (slots, (partition, copy, hash)) in slots.iter_mut().zip(&found) {
+                *slots = copy.shard.slots_of(*hash);
+                read ^= partition.touch_role();
+                if writes {
+                    read ^= copy.tail.bytes() as u64 ^ copy.shard.touch_digest(*hash);
+                }
+            }
+            for slots in &slots[..found.len()] {
+                read ^= slots.first().unwrap_or(&0) ^ slots.last().unwrap_or(&0);
+            }
+            let mut entries = [&[][..]; AT_A_TIME];
+            for (entry, (_, copy, hash)) in entries.iter_mut().zip(&found) {
+                *entry = copy.shard.entry_of(&self.shared.arena, *hash);
+            }
+            for entry in &entries[..found.len()] {
+                let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
+                read ^= byte(entry.first()) ^ byte(entry.get(CACHE_LINE_BYTES)) ^ byte(entry.last());
+            }
+            std::hint::black_box(read);
         }
-        for (partition, copy, hash) in &found {
-            read ^= partition.touch_role() ^ copy.shard.touch_index(*hash);
-        }
-        // Where to read is found first, then everything is read in loops that do nothing else: the fewer
-        // instructions between two misses, the more of them are under way at once.
-        let slots: SmallVec<[&[u64]; 64]> =
-            found.iter().map(|(_, copy, hash)| copy.shard.slots_of(*hash)).collect();
-        for slots in &slots {
-            read ^= slots.first().unwrap_or(&0) ^ slots.last().unwrap_or(&0);
-        }
-        let entries: SmallVec<[&[u8]; 64]> =
-            found.iter().map(|(_, copy, hash)| copy.shard.entry_of(&self.shared.arena, *hash)).collect();
-        for entry in &entries {
-            let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
-            read ^= byte(entry.first()) ^ byte(entry.get(CACHE_LINE_BYTES)) ^ byte(entry.last());
-        }
-        std::hint::black_box(read);
     }
 
     /// As [`Engine::touch`], for the records of a frame's next messages. Returns the messages after those.
@@ -530,7 +538,7 @@ impl Engine {
             }
         }
         if keys.len() > 1 {
-            self.touch(&keys);
+            self.touch(&keys, true);
         }
         rest
     }

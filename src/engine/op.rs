@@ -36,6 +36,7 @@ pub struct Op<'a> {
 
 impl Op<'_> {
     /// Bytes of its arguments.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.args.iter().map(|arg| arg.len()).sum()
     }

@@ -311,6 +311,7 @@ impl RecordLog {
     }
 
     /// Appends one effect on a key whose hash is known (`None` if it concerns all keys of a map).
+    #[inline]
     pub fn push_hashed(&mut self, effect: &Effect<'_>, hash: Option<u64>) {
         if !self.counts_only {
             encode(effect, &mut self.bytes);
@@ -345,6 +346,7 @@ impl RecordLog {
     }
 
     /// Forgets all records and keeps the room, within reason.
+    #[inline]
     pub fn clear(&mut self) {
         const KEPT_BYTES_MAX: usize = 1 << 20;
         if self.bytes.capacity() > KEPT_BYTES_MAX {

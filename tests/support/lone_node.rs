@@ -171,9 +171,9 @@ impl Host for Node {
         out.extend_from_slice(b"+OK\r\n");
         Submitted::Done
     }
-    fn touch(&self, keys: &[(PartitionId, u64)]) {
+    fn touch(&self, keys: &[(PartitionId, u64)], writes: bool) {
         if let Some(engine) = &self.engine {
-            engine.touch(keys);
+            engine.touch(keys, writes);
         }
     }
     fn redirect(&self, _: PartitionId) -> Option<SocketAddr> {

@@ -20,8 +20,11 @@ use crate::engine::table::Table;
 use crate::engine::time::Now;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -223,7 +226,12 @@ impl RespFront {
                 if output.capacity() > 1 << 20 {
                     *output = Vec::new();
                 }
-                self.advance(&mut connection, door, number);
+                // Mostly nothing had to wait for room, and nothing came meanwhile.
+                if !connection.input().is_empty() || !door.replies.borrow().is_empty() {
+                    self.advance(&mut connection, door, number);
+                } else {
+                    connection.update_info(&mut door.info.borrow_mut());
+                }
             }
             if connection.is_closed() || door.killed.get() {
                 return write.shutdown().await;
@@ -234,17 +242,18 @@ impl RespFront {
             // No more than has come already: announced bytes cost the sender nothing.
             let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
             input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
-            tokio::select! {
+            let (mut reading, mut woken) = (pin!(read.read_buf(input)), pin!(door.wake.notified()));
+            let count = poll_fn(|context| {
                 // Replies are taken after every read, too.
-                biased;
-                count = read.read_buf(input), if wants_input => {
-                    let count = count?;
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    add(&self.counters.input_bytes, count as u64);
+                if wants_input && let Poll::Ready(count) = reading.as_mut().poll(context) {
+                    return Poll::Ready(Some(count));
                 }
-                () = door.wake.notified() => {}
+                woken.as_mut().poll(context).map(|()| None)
+            });
+            match count.await.transpose()? {
+                Some(0) => return Ok(()),
+                Some(count) => add(&self.counters.input_bytes, count as u64),
+                None => {}
             }
             self.advance(&mut connection, door, number);
         }
@@ -263,19 +272,17 @@ impl RespFront {
         // Mostly the socket takes everything at once.
         let mut untaken = None;
         while !rest.is_empty() {
-            let written = {
-                let writing = std::pin::pin!(write.write(rest));
-                match untaken {
-                    None => tokio::select! {
-                        biased;
-                        written = writing => Ok(written),
-                        () = std::future::ready(()) => {
-                            untaken = Some(Untaken::new(&self.counters.untaken_bytes, rest.len()));
-                            continue;
-                        }
-                    },
-                    Some(_) => tokio::time::timeout(STALL, writing).await,
-                }
+            let written = match untaken {
+                None => match poll_fn(|context| Poll::Ready(Pin::new(&mut *write).poll_write(context, rest)))
+                    .await
+                {
+                    Poll::Ready(written) => Ok(written),
+                    Poll::Pending => {
+                        untaken = Some(Untaken::new(&self.counters.untaken_bytes, rest.len()));
+                        continue;
+                    }
+                },
+                Some(_) => tokio::time::timeout(STALL, write.write(rest)).await,
             };
             match written {
                 Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
@@ -515,8 +522,8 @@ impl Host for RespHost<'_> {
         self.engine.submit(self.now, op::Ticket { door: self.door, number: ticket.0 }, &op, out)
     }
 
-    fn touch(&self, keys: &[(PartitionId, u64)]) {
-        self.engine.touch(keys);
+    fn touch(&self, keys: &[(PartitionId, u64)], writes: bool) {
+        self.engine.touch(keys, writes);
     }
 
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr> {

@@ -44,7 +44,7 @@ pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keys
     let bytes_max = keys.context().limits.key_bytes_max as usize;
     let outcome = if !spec.accepts(args.len()) {
         Err(Refusal::Arity(spec.name))
-    } else if spec.keys.of(args).any(|key| key.len() > bytes_max) {
+    } else if spec.keys.any(args, |key| key.len() > bytes_max) {
         Err(Refusal::KeyTooLong { bytes_max })
     } else {
         let reply = ReplyWriter::new(out, proto);
@@ -72,6 +72,9 @@ impl<'a> Execution<'a, '_> {
     /// The absolute expiry of an entry written without one: the map's default, 0 for never.
     #[inline]
     pub(super) fn default_expiry(&self) -> u64 {
+        if self.map == MapId(0) {
+            return 0;
+        }
         match self.keys.context().map_defaults(self.map).ttl_ms {
             0 => 0,
             ttl_ms => self.keys.now_ms().saturating_add(ttl_ms),

@@ -160,6 +160,32 @@ impl Gather {
         Gather::new(spec, args, proto, partition_count, parts)
     }
 
+    /// What goes on after `at_once`: the part behind those is under way. `body` is what they have left in the
+    /// reply.
+    pub fn after(
+        at_once: AtOnce,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        proto: Proto,
+        partition_count: u16,
+        body: &[u8],
+    ) -> Gather {
+        let AtOnce { gathering, parts, sum, .. } = at_once;
+        let mut gather = Gather::per_key(spec, gathering, args, proto, partition_count);
+        (gather.replied, gather.submitted) = (parts, parts + 1);
+        if let Parts::Fixed { gathered, .. } = &mut gather.parts {
+            match gathered {
+                Gathered::Sum(so_far) => *so_far = sum,
+                Gathered::AllOk => {}
+                Gathered::Concat { entries, body: so_far, turn, .. } => {
+                    (*entries, *turn) = (parts as usize, parts);
+                    so_far.extend_from_slice(body);
+                }
+            }
+        }
+        gather
+    }
+
     /// A part for each partition, or as many as it takes.
     pub(super) fn per_partition(
         spec: &'static CommandSpec,
@@ -340,6 +366,73 @@ impl Gather {
                 writer.array(scan.entries);
                 writer.out.extend_from_slice(&scan.body);
             }
+        }
+    }
+}
+
+/// A command of many keys while every part so far replied at once, and is part of the reply already: what
+/// most of them need. [`Gather::after`] goes on from there when a part doesn't.
+#[derive(Debug)]
+pub struct AtOnce {
+    gathering: Gathering,
+    /// Those that replied.
+    parts: u32,
+    sum: i64,
+    /// Where in the output their entries begin.
+    body_at: usize,
+}
+
+impl AtOnce {
+    /// Begins the reply of `total` parts.
+    pub fn begin(gathering: Gathering, total: usize, proto: Proto, out: &mut Vec<u8>) -> AtOnce {
+        if gathering == Gathering::Concat {
+            ReplyWriter::new(out, proto).array(total);
+        }
+        AtOnce { gathering, parts: 0, sum: 0, body_at: out.len() }
+    }
+
+    /// Makes of the reply of the next part, all that is in `out` from `at` on, its part of the whole. False,
+    /// and nothing changed, if it is none that is expected.
+    #[inline]
+    pub fn take(&mut self, at: usize, out: &mut Vec<u8>) -> bool {
+        const ONE_ENTRY: &[u8] = b"*1\r\n";
+        let reply = &out[at..];
+        let taken = match self.gathering {
+            Gathering::Sum => match header(reply, b':') {
+                Some((number, b"")) => {
+                    self.sum = self.sum.saturating_add(number);
+                    out.truncate(at);
+                    true
+                }
+                _ => false,
+            },
+            Gathering::AllOk if reply == b"+OK\r\n" => {
+                out.truncate(at);
+                true
+            }
+            Gathering::Concat
+                if reply.starts_with(ONE_ENTRY) && out.len() - self.body_at <= REPLY_BYTES_MAX =>
+            {
+                out.drain(at..at + ONE_ENTRY.len());
+                true
+            }
+            _ => false,
+        };
+        self.parts += u32::from(taken);
+        taken
+    }
+
+    /// Where in the output the entries of the parts begin.
+    pub fn body_at(&self) -> usize {
+        self.body_at
+    }
+
+    /// Ends the reply.
+    pub fn end(self, proto: Proto, out: &mut Vec<u8>) {
+        match self.gathering {
+            Gathering::Sum => ReplyWriter::new(out, proto).integer(self.sum),
+            Gathering::AllOk => ReplyWriter::new(out, proto).ok(),
+            _ => {}
         }
     }
 }

@@ -33,12 +33,12 @@ mod tests;
 
 pub use describe::{write_all, write_docs, write_help, write_info, write_keys, write_list};
 pub use execution::{Execution, Request, execute};
-pub use gather::{Gather, Step, Sub};
+pub use gather::{AtOnce, Gather, Step, Sub};
 pub use glob::glob_matches;
 pub(crate) use glob::glob_matches_any_case;
 pub(crate) use number::check_database;
 pub use number::parse_integer;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, has_many_slots, plan};
 pub use refusal::Refusal;
 pub use spec::{CommandSpec, Exec, Flags, Gathering, Group, KeyPositions, Route, SessionOp};
 pub use table::{all, lookup, resolve};

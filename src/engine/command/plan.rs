@@ -59,6 +59,16 @@ pub fn plan(
     }
 }
 
+/// Whether the keys of a command that may run in parts have several slots.
+///
+/// # Errors
+/// When a value lacks.
+#[inline]
+pub fn has_many_slots(spec: &CommandSpec, args: &[&[u8]]) -> Result<bool, Refusal> {
+    check_pairs(spec, args)?;
+    Ok(common_slot(spec, args).is_none())
+}
+
 /// Refuses keys with values that lack the last value.
 #[inline]
 fn check_pairs(spec: &CommandSpec, args: &[&[u8]]) -> Result<(), Refusal> {

@@ -123,6 +123,16 @@ impl KeyPositions {
     /// Every other argument: keys and values.
     pub const PAIRS: KeyPositions = KeyPositions { first: 1, last: -1, step: 2 };
 
+    /// Whether any key among `args` is such.
+    #[inline]
+    pub fn any(self, args: &[&[u8]], is_such: impl Fn(&[u8]) -> bool) -> bool {
+        if self == KeyPositions::FIRST {
+            // Nearly all commands: a walk in steps takes longer.
+            return args.get(1).is_some_and(|key| is_such(key));
+        }
+        self.of(args).any(is_such)
+    }
+
     /// The keys among `args`.
     pub fn of<'a>(self, args: &'a [&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
         let first = usize::from(self.first);

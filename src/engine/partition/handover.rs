@@ -52,8 +52,8 @@ impl Partition {
         if primary.handover.is_some() || !eligible || !shared.peers.linked(to) {
             return;
         }
-        primary.handover =
-            Some(Handover { to, started_us: shared.now.mono_us, told: None, cancelled: false });
+        let handover = Handover { to, started_us: shared.now.mono_us, told: None, cancelled: false };
+        primary.handover = Some(Box::new(handover));
         tracing::debug!(partition = %self.id, %epoch, %to, "handing over");
         shared.mark_restless(self.id);
         self.advance_handover(shared);
@@ -65,7 +65,7 @@ impl Partition {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &self.copy) else { return };
         let drained = primary.unsent() == 0
             && copy.commit == copy.last
-            && primary.handover.is_some_and(|handover| {
+            && primary.handover.as_ref().is_some_and(|handover| {
                 primary.followers.iter().any(|follower| {
                     follower.node == handover.to && follower.in_sync && follower.acked == copy.last
                 })

@@ -36,15 +36,18 @@ use snapshot::Staging;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a node holds of one partition.
+///
+/// What every operation looks at lies together, here and in what follows: it has to come from memory.
+#[repr(C, align(64))]
 pub struct Partition {
-    /// Which one.
-    pub id: PartitionId,
     /// The epoch of the table in force here.
     pub epoch: Epoch,
     /// The highest epoch promised to a controller; never decreases (invariant b).
     pub promised: Epoch,
     /// What this node is to the partition.
     pub role: Role,
+    /// Which one.
+    pub id: PartitionId,
     /// A complete copy: served, followed, or kept until enough others are complete.
     pub copy: Option<Copy>,
     /// A copy in the making.
@@ -77,15 +80,16 @@ pub enum Role {
 }
 
 /// A complete copy of a partition.
+#[repr(C)]
 pub struct Copy {
-    /// The entries.
-    pub shard: Shard,
-    /// The clock that versions them.
+    /// The clock that versions the entries.
     pub hlc: Hlc,
     /// The last record applied.
     pub last: Sequence,
     /// The last record known to be committed.
     pub commit: Sequence,
+    /// The entries.
+    pub shard: Shard,
     /// Records after `commit`, for whoever lacks them.
     pub tail: Tail,
     /// Replies to exactly-once writes.
@@ -104,9 +108,10 @@ pub struct Copy {
 
 /// The records that are not known to be committed, in groups as they were sent.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Tail {
-    groups: VecDeque<Group>,
     bytes: usize,
+    groups: VecDeque<Group>,
 }
 
 /// Consecutive records that travel together.

@@ -59,23 +59,26 @@ struct Waiter {
 }
 
 /// The primary's state beyond its copy.
+///
+/// What every operation looks at comes first: it has to come from memory.
 #[derive(Default)]
+#[repr(C, align(64))]
 pub struct Primary {
     /// The other holders.
     pub followers: Vec<Follower>,
-    /// Effects executed and not yet sent.
-    log: RecordLog,
+    /// Who may still read by itself, on a lease from here, what commits from now on would change.
+    unheard: Vec<Unheard>,
+    /// The handover under way.
+    pub handover: Option<Box<Handover>>,
+    /// Whether the table names former copies that may be recovered from, should this one be lost.
+    replaceable: bool,
     /// Keys written after the commit, by hash: a collision only makes a reader wait.
     pending: HashMap<u64, Sequence, std::hash::BuildHasherDefault<PassThrough>>,
     waiters: VecDeque<Waiter>,
-    /// The handover under way.
-    pub handover: Option<Handover>,
-    /// Who may still read by itself, on a lease from here, what commits from now on would change.
-    unheard: Vec<Unheard>,
-    /// The same, of those whose consent is needed: what commits waits for them in any case.
+    /// Effects executed and not yet sent.
+    log: RecordLog,
+    /// As `unheard`, of those whose consent is needed: what commits waits for them in any case.
     unheard_in_sync: Vec<Unheard>,
-    /// Whether the table names former copies that may be recovered from, should this one be lost.
-    replaceable: bool,
     /// Rounds of fences asked for so far; those of the next round wait for the flush.
     fence_round: u64,
     /// Reads wait for the next round.
@@ -245,25 +248,12 @@ impl Partition {
         primary.account(shared, copy, self.id, logged)
     }
 
-    /// Reads what an operation reads first, for [`Engine::touch`](crate::engine::node::Engine::touch).
-    #[inline]
-    pub fn touch(&self) -> u64 {
-        let Some(copy) = &self.copy else { return 0 };
-        copy.last.0 ^ copy.tail.bytes() as u64 ^ copy.shard.touch()
-    }
-
-    /// As [`Partition::touch`], for what lies behind it.
+    /// Reads what an operation reads of the partition, but for the copy's index, for
+    /// [`Engine::touch`](crate::engine::node::Engine::touch).
     #[inline]
     pub fn touch_role(&self) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        let counts = [
-            primary.followers.len(),
-            primary.log.count(),
-            primary.pending.len(),
-            primary.waiters.len(),
-            primary.unheard.len(),
-        ];
-        counts.into_iter().fold(0, |all, count| all ^ count as u64)
+        (primary.followers.len() ^ primary.pending.len()) as u64
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
@@ -537,8 +527,11 @@ impl Primary {
     /// Whether what all of the ack set has is committed: nobody who may still read could miss it. With
     /// too few copies it waits for those that are about to attach; if there are none it stands, but
     /// isn't acknowledged (see [`Primary::release`]).
+    #[inline]
     fn may_commit(&mut self, shared: &Shared) -> bool {
-        self.unheard.retain(|unheard| unheard.may_read(shared));
+        if !self.unheard.is_empty() {
+            self.unheard.retain(|unheard| unheard.may_read(shared));
+        }
         self.unheard.is_empty()
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
     }
@@ -552,12 +545,14 @@ impl Primary {
     }
 
     /// Whether fewer copies take part than a write needs.
+    #[inline]
     fn is_short(&self, shared: &Shared) -> bool {
         self.ack_set_len() < shared.copies_min()
     }
 
     /// Whether every member of the ack set lets this node read now; and every learner, attached or
     /// not, while a former copy might be recovered with its help. In a minority nobody reads.
+    #[inline]
     fn leased(&self, shared: &Shared) -> bool {
         let now_us = shared.now.mono_us;
         let leased = self
@@ -606,6 +601,7 @@ impl Primary {
     }
 
     /// Runs something on the partition's keys. Returns how many effects it logged.
+    #[inline]
     fn with_keyspace(
         &mut self,
         shared: &mut Shared,
@@ -657,6 +653,7 @@ impl Primary {
 
     /// Gives the last `logged` effects their sequences. A copy that stands alone is its own commit; else
     /// their keys are pending from now on. Whether there were any.
+    #[inline]
     fn account(
         &mut self,
         shared: &mut Shared,
@@ -687,6 +684,7 @@ impl Primary {
     }
 
     /// The sequence a read of these keys has to wait for; committed already when nothing is pending.
+    #[inline]
     fn pending_sequence(&self, op: &Op<'_>, copy: &Copy) -> Sequence {
         if self.pending.is_empty() {
             return copy.commit;
@@ -703,6 +701,7 @@ impl Primary {
     }
 
     #[allow(clippy::too_many_arguments)]
+    #[inline]
     fn answer(
         &mut self,
         shared: &mut Shared,
@@ -720,6 +719,23 @@ impl Primary {
         if committed && self.covers(shared, cover, || self.leased(shared)) {
             return Executed::Done;
         }
+        self.hold_back(shared, partition, asker, cover, sequence, again, out, start)
+    }
+
+    /// Keeps a reply until it may leave.
+    #[allow(clippy::too_many_arguments)]
+    #[inline(never)]
+    fn hold_back(
+        &mut self,
+        shared: &mut Shared,
+        partition: PartitionId,
+        asker: Asker,
+        cover: Cover,
+        sequence: Sequence,
+        again: Option<&Op<'_>>,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Executed {
         let reply = ReplyBytes::from_slice(&out[start..]);
         out.truncate(start);
         // Sequences in the queue must not go down: wait for the latest of those before.

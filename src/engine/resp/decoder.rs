@@ -169,13 +169,6 @@ impl Decoder {
                 Some(b'*') => {}
                 Some(_) => return self.decode_inline(buffer),
             }
-            if trust == Trust::Authenticated
-                && let Some(consumed) = self.decode_common(buffer)
-            {
-                self.stage = Stage::Complete;
-                return Ok(Decoded::Command { consumed });
-            }
-            self.spans.clear();
             let (too_big, invalid) = (ProtocolError::CountLineTooBig, ProtocolError::InvalidCount);
             let Some((count, next)) = length_at(buffer, 1, too_big, invalid)? else {
                 return Ok(Decoded::Incomplete { needed: 1 });
@@ -234,11 +227,13 @@ impl Decoder {
         self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
     }
 
-    /// As [`Decoder::args`] of a command that is not inline, borrowing from the buffer alone; `None` of an inline one.
-    #[inline]
-    pub fn bulks<'a>(&self, buffer: &'a [u8]) -> Option<SmallVec<[&'a [u8]; 4]>> {
-        let bulks = self.spans.iter().map(|span| buffer.get(span.start..span.end).unwrap_or_default());
-        (!self.is_inline).then(|| bulks.collect())
+    /// As [`Decoder::args`] of a command that is not inline, borrowing from the buffer alone: appends them to
+    /// `args`. False of an inline one.
+    pub fn bulks<'a>(&self, buffer: &'a [u8], args: &mut impl Extend<&'a [u8]>) -> bool {
+        if !self.is_inline {
+            args.extend(self.spans.iter().map(|span| buffer.get(span.start..span.end).unwrap_or_default()));
+        }
+        !self.is_inline
     }
 
     /// Forgets what was decoded, to start anew at some command's front.
@@ -246,27 +241,55 @@ impl Decoder {
         self.stage = Stage::Start;
     }
 
-    /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of few
-    /// arguments. Returns what it takes; `None` says nothing.
+    /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of not very many
+    /// arguments. Appends those to `args`, and returns what it takes. `None` says nothing: ask
+    /// [`Decoder::decode`].
     #[inline]
-    fn decode_common(&mut self, buffer: &[u8]) -> Option<usize> {
+    pub fn decode_common<'a, const N: usize>(
+        &mut self,
+        buffer: &'a [u8],
+        args: &mut SmallVec<[&'a [u8]; N]>,
+    ) -> Option<usize>
+    where
+        [&'a [u8]; N]: smallvec::Array<Item = &'a [u8]>,
+    {
+        const ARGS_MAX: usize = 64;
+        if !matches!(self.stage, Stage::Start | Stage::Complete) || buffer.first() != Some(&b'*') {
+            return None;
+        }
+        let before = args.len();
         let (count, mut position) = short_length(buffer, 1)?;
-        if count as usize > self.spans.inline_size().min(self.limits.args_max) {
+        if count > ARGS_MAX.min(self.limits.args_max) {
             return None;
         }
         for _ in 0..count {
-            if *buffer.get(position)? != b'$' {
+            let Some((arg, end)) = self.common_arg(buffer, position) else {
+                args.truncate(before);
                 return None;
-            }
-            let (length, start) = short_length(buffer, position + 1)?;
-            let end = start + length as usize;
-            if length as usize > self.limits.bulk_bytes_max || end + 2 > buffer.len() {
-                return None;
-            }
-            self.spans.push(Span { start, end });
-            position = end + 2;
+            };
+            args.push(arg);
+            position = end;
         }
-        (position <= self.limits.command_bytes_max).then_some(position)
+        if position > self.limits.command_bytes_max {
+            args.truncate(before);
+            return None;
+        }
+        self.stage = Stage::Start;
+        Some(position)
+    }
+
+    /// The argument whose length line begins at `position`, and where the next one does.
+    #[inline]
+    fn common_arg<'a>(&self, buffer: &'a [u8], position: usize) -> Option<(&'a [u8], usize)> {
+        if *buffer.get(position)? != b'$' {
+            return None;
+        }
+        let (length, start) = short_length(buffer, position + 1)?;
+        let end = start + length;
+        if length > self.limits.bulk_bytes_max || end + 2 > buffer.len() {
+            return None;
+        }
+        Some((&buffer[start..end], end + 2))
     }
 
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {
@@ -299,8 +322,8 @@ fn length_at(
     too_big: ProtocolError,
     invalid: ProtocolError,
 ) -> Result<Option<(i64, usize)>, ProtocolError> {
-    if let Some(found) = short_length(buffer, start) {
-        return Ok(Some(found));
+    if let Some((length, next)) = short_length(buffer, start) {
+        return Ok(Some((length as i64, next)));
     }
     let Some((line, next)) = line_at(buffer, start, too_big)? else { return Ok(None) };
     Ok(Some((parse_length(line).ok_or(invalid)?, next)))
@@ -309,14 +332,22 @@ fn length_at(
 /// A length of a few digits, as nearly all are, and where the line behind it starts. `None` for anything
 /// else: [`line_at`] and [`parse_length`] say what it is.
 #[inline]
-fn short_length(buffer: &[u8], start: usize) -> Option<(i64, usize)> {
+fn short_length(buffer: &[u8], start: usize) -> Option<(usize, usize)> {
     const DIGITS_MAX: usize = 8;
     let rest = buffer.get(start..)?;
+    let digit = |byte: u8| usize::from(byte - b'0');
+    match *rest {
+        [one @ b'1'..=b'9', b'\r', _, ..] => return Some((digit(one), start + 3)),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] => {
+            return Some((digit(ten) * 10 + digit(one), start + 4));
+        }
+        _ => {}
+    }
     let mut value = 0;
     for (at, &byte) in rest.iter().take(DIGITS_MAX + 1).enumerate() {
         match byte {
             b'0' if at == 0 => return None,
-            b'0'..=b'9' => value = value * 10 + i64::from(byte - b'0'),
+            b'0'..=b'9' => value = value * 10 + digit(byte),
             b'\r' if at > 0 && at + 2 <= rest.len() => return Some((value, start + at + 2)),
             _ => return None,
         }
@@ -378,8 +409,22 @@ mod tests {
         for &to in pieces.iter().chain([&input.len()]) {
             buffer.extend_from_slice(&input[from..to]);
             from = to;
-            while let Decoded::Command { consumed } = decoder.decode(&buffer, Trust::Authenticated)? {
-                commands.push(decoder.args(&buffer).iter().map(|arg| arg.to_vec()).collect());
+            loop {
+                let (consumed, common) = {
+                    let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+                    let consumed = decoder.decode_common(&buffer, &mut args);
+                    (consumed, args.iter().map(|arg| arg.to_vec()).collect::<Vec<_>>())
+                };
+                let (args, consumed) = match consumed {
+                    Some(consumed) => (common, consumed),
+                    None => {
+                        assert!(common.is_empty());
+                        let decoded = decoder.decode(&buffer, Trust::Authenticated)?;
+                        let Decoded::Command { consumed } = decoded else { break };
+                        (decoder.args(&buffer).iter().map(|arg| arg.to_vec()).collect(), consumed)
+                    }
+                };
+                commands.push(args);
                 buffer.drain(..consumed);
             }
         }

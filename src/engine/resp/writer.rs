@@ -158,14 +158,19 @@ impl<'a> ReplyWriter<'a> {
 
     #[inline]
     fn number_line(&mut self, kind: u8, value: i64) {
-        self.out.push(kind);
-        if (0..10).contains(&value) {
-            self.out.push(b'0' + value as u8);
-        } else {
-            let mut digits = itoa::Buffer::new();
-            self.out.extend_from_slice(digits.format(value).as_bytes());
+        let digit = |digit: i64| b'0' + digit as u8;
+        match value {
+            0..10 => self.out.extend_from_slice(&[kind, digit(value), b'\r', b'\n']),
+            10..100 => {
+                self.out.extend_from_slice(&[kind, digit(value / 10), digit(value % 10), b'\r', b'\n'])
+            }
+            _ => {
+                self.out.push(kind);
+                let mut digits = itoa::Buffer::new();
+                self.out.extend_from_slice(digits.format(value).as_bytes());
+                self.end_line();
+            }
         }
-        self.end_line();
     }
 
     #[inline]

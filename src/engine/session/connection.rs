@@ -1,13 +1,15 @@
 //! One RESP connection as a pure pipeline: bytes in, commands out; replies in, bytes out.
 
+mod parts;
+
 use super::answer::{Answer, answer};
-use super::batch::{self, Batch, FirstKey, Stop};
+use super::batch::{Batch, Key, Stop};
 use super::facts::{ClientInfo, ConnectionId, Host, Op, Submitted, Ticket};
 use super::state::Session;
 use crate::engine::command::{
-    CommandSpec, Flags, Gather, KeyPositions, Plan, Refusal, Route, SessionOp, Step, plan, resolve,
+    CommandSpec, Flags, Gather, Plan, Refusal, Route, SessionOp, Step, has_many_slots, plan, resolve,
 };
-use crate::engine::ids::MapId;
+use crate::engine::ids::{MapId, PartitionId, Slot};
 use crate::engine::resp::{Decoder, DecoderLimits, ReplyWriter, Trust};
 use crate::engine::time::Now;
 use smallvec::SmallVec;
@@ -162,25 +164,27 @@ impl Connection {
             let trust =
                 if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
             let mut batch = Batch::new();
-            let stop = batch::decode(decoder, &input[at..], trust, &mut batch);
-            batch::touch(&batch, partition_count, host);
+            let stop = batch.decode(decoder, &input[at..], trust, partition_count);
+            batch.touch(host);
             let begun = batch
+                .commands
                 .iter()
                 .take_while(|command| {
-                    let may_begin = pipeline.may_begin();
-                    if may_begin && !command.args.is_empty() {
-                        pipeline.begin(&command.args, command.key, host);
+                    let (may_begin, args) = (pipeline.may_begin(), batch.args_of(command));
+                    if may_begin && !args.is_empty() {
+                        pipeline.begin(args, command.spec, batch.key_of(command), host);
                     }
                     may_begin
                 })
                 .count();
-            if begun < batch.len() {
+            let commands = &batch.commands;
+            if begun < commands.len() {
                 // The rest is decoded anew when there is room for it.
                 decoder.rewind();
-                at += begun.checked_sub(1).map_or(0, |last| batch[last].end);
+                at += begun.checked_sub(1).map_or(0, |last| commands[last].end);
                 break;
             }
-            at += batch.last().map_or(0, |last| last.end);
+            at += commands.last().map_or(0, |last| last.end);
             *needed = 0;
             match stop {
                 Stop::Full => {}
@@ -188,7 +192,7 @@ impl Connection {
                     let args = decoder.args(&input[at..]);
                     at += consumed;
                     if !args.is_empty() {
-                        pipeline.begin(&args, None, host);
+                        pipeline.begin(&args, None, None, host);
                     }
                 }
                 Stop::Inline(_) => decoder.rewind(),
@@ -264,11 +268,17 @@ impl Pipeline {
             && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
     }
 
-    /// Begins one command. `key` tells of its first argument, if that was looked at before.
-    fn begin(&mut self, args: &[&[u8]], key: Option<FirstKey>, host: &mut impl Host) {
+    /// Begins one command. `spec` and `key`, its only one, are given if they were found out before.
+    fn begin(
+        &mut self,
+        args: &[&[u8]],
+        spec: Option<&'static CommandSpec>,
+        key: Option<Key>,
+        host: &mut impl Host,
+    ) {
         self.commands += 1;
         let heard = self.session.hears_next();
-        if let Err(refusal) = self.try_begin(args, key, heard, host) {
+        if let Err(refusal) = self.try_begin(args, spec, key, heard, host) {
             self.refuse(&refusal, heard);
         }
     }
@@ -276,38 +286,58 @@ impl Pipeline {
     fn try_begin(
         &mut self,
         args: &[&[u8]],
-        key: Option<FirstKey>,
+        spec: Option<&'static CommandSpec>,
+        key: Option<Key>,
         heard: bool,
         host: &mut impl Host,
     ) -> Result<(), Refusal> {
-        let spec = resolve(args)?;
-        let key = key.filter(|_| spec.keys == KeyPositions::FIRST);
+        let spec = match spec {
+            Some(spec) => spec,
+            None => resolve(args)?,
+        };
         self.session.info.command = spec.name;
         if !self.session.authenticated && !spec.flags.has(Flags::NO_AUTH) {
             return Err(Refusal::Text("NOAUTH Authentication required.".to_owned()));
         }
+        if let Some((partition, hash)) = key {
+            let slot = || Slot::of(args[usize::from(spec.keys.first)]);
+            return self.one(spec, partition, slot, Some(hash), args, heard, host);
+        }
         let partition_count = host.table().settings.partitions;
+        if let Route::PerKey(gathering) = spec.route
+            && has_many_slots(spec, args)?
+        {
+            self.per_key(spec, gathering, args, heard, host);
+            return Ok(());
+        }
         // Only commands in parts depend on chance, and they are rare.
         let entropy = if spec.keys.first == 0 { host.entropy() } else { 0 };
-        let plan = match (spec.route, key) {
-            (Route::Key, Some(key)) => {
-                Plan::One { partition: key.slot.partition(partition_count), slot: key.slot }
-            }
-            _ => plan(spec, args, self.session.proto(), partition_count, entropy)?,
-        };
-        match plan {
-            Plan::One { partition, slot } => {
-                if let Some(address) = host.redirect(partition) {
-                    return Err(Refusal::Text(format!("MOVED {} {address}", slot.0)));
-                }
-                let proto = self.session.proto();
-                let key_hash = key.map(|key| key.hash);
-                let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args };
-                self.submit(op, heard, host);
-            }
+        match plan(spec, args, self.session.proto(), partition_count, entropy)? {
+            Plan::One { partition, slot } => self.one(spec, partition, || slot, None, args, heard, host)?,
             Plan::Session(op) => self.answer(spec, op, args, heard, host)?,
             Plan::Gather(gather) => self.gather(gather, heard, host),
         }
+        Ok(())
+    }
+
+    /// Begins a command of one partition.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn one(
+        &mut self,
+        spec: &'static CommandSpec,
+        partition: PartitionId,
+        slot: impl FnOnce() -> Slot,
+        key_hash: Option<u64>,
+        args: &[&[u8]],
+        heard: bool,
+        host: &mut impl Host,
+    ) -> Result<(), Refusal> {
+        if let Some(address) = host.redirect(partition) {
+            return Err(Refusal::Text(format!("MOVED {} {address}", slot().0)));
+        }
+        let proto = self.session.proto();
+        self.submit(Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args }, heard, host);
         Ok(())
     }
 

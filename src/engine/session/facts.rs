@@ -54,8 +54,8 @@ pub trait Host: Facts {
     /// submission. On [`Submitted::Done`] exactly one encoded reply has been appended to `out`.
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted;
     /// Partitions and hashes of the keys of commands that come next, for overlapping cache misses.
-    /// Changes nothing.
-    fn touch(&self, _keys: &[(PartitionId, u64)]) {}
+    /// `writes`: some of them will be written. Changes nothing.
+    fn touch(&self, _keys: &[(PartitionId, u64)], _writes: bool) {}
     /// Where a client is sent instead, if it asked for redirects (or the node is set to give them)
     /// and the partition's primary is another node.
     fn redirect(&self, partition: PartitionId) -> Option<SocketAddr>;

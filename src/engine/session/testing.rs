@@ -32,6 +32,8 @@ pub struct TestNode {
     pub limits: Limits,
     /// Whether submissions wait in `waiting` for [`TestNode::release`].
     pub deferring: bool,
+    /// So many submissions are answered at once before that.
+    pub at_once: usize,
     pub waiting: VecDeque<(Ticket, Vec<u8>)>,
     shards: Vec<(Shard, Hlc, RecordLog)>,
     arena: Arena,
@@ -73,6 +75,7 @@ impl TestNode {
             moved: None,
             limits: Limits { value_bytes_max: 1 << 20, ..Limits::default() },
             deferring: false,
+            at_once: 0,
             waiting: VecDeque::new(),
             shards: (0..partitions).map(|_| (Shard::new(), Hlc::default(), RecordLog::new())).collect(),
             arena: Arena::new(),
@@ -161,7 +164,8 @@ impl Facts for TestNode {
 
 impl Host for TestNode {
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted {
-        if !self.deferring {
+        if !self.deferring || self.at_once > 0 {
+            self.at_once = self.at_once.saturating_sub(1);
             self.run(op, out);
             return Submitted::Done;
         }

@@ -348,6 +348,36 @@ fn parts_are_not_overtaken() {
 }
 
 #[test]
+fn parts_that_reply_at_once_and_parts_that_wait_make_one_reply() {
+    let mut node = TestNode::new(16);
+    let mut connection = node.connect();
+    script_on(&mut node, &mut connection, "MSET a 1 b 2 c 3 d 4 => +OK");
+    let commands = [
+        ("MGET a none b c d", "*5 $1 1 $-1 $1 2 $1 3 $1 4"),
+        ("EXISTS a none b c d", ":4"),
+        ("MSET a 1 b 2 c 3 d 4 e 5", "+OK"),
+        ("DEL a b none1 none2 none3", ":2"),
+    ];
+    for (command, expected) in commands {
+        for at_once in 0..=5 {
+            script_on(&mut node, &mut connection, "MSET a 1 b 2 c 3 d 4 => +OK");
+            (node.deferring, node.at_once) = (true, at_once);
+            connection.receive(format!("{command}\r\nPING\r\n").as_bytes(), &mut node);
+            assert_eq!(node.waiting.len(), 5 - at_once, "{command}");
+            while !node.waiting.is_empty() {
+                let last = node.waiting.len() - 1;
+                node.release(last, &mut connection);
+            }
+            assert_eq!(sent(&mut connection), format!("{expected} +PONG"), "{command}, {at_once} at once");
+            assert!(!connection.is_waiting());
+            (node.deferring, node.at_once) = (false, 0);
+        }
+    }
+    connection.receive(b"CLIENT REPLY SKIP\r\nMGET a b\r\nPING\r\n", &mut node);
+    assert_eq!(sent(&mut connection), "+PONG");
+}
+
+#[test]
 fn an_error_of_a_part_wins() {
     let mut node = TestNode::new(16);
     let mut connection = node.connect();

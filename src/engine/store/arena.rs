@@ -268,6 +268,7 @@ impl Arena {
         }
     }
 
+    #[inline]
     fn bytes_mut(&mut self, id: EntryId) -> &mut [u8] {
         let page = &mut self.pages[id.page()];
         match &mut page.body {
@@ -287,6 +288,7 @@ impl Arena {
     }
 
     /// What the entry takes, slack included.
+    #[inline]
     pub(super) fn size(&self, id: EntryId) -> u64 {
         let page = &self.pages[id.page()];
         match &page.body {
@@ -306,6 +308,17 @@ impl Arena {
             view.write_small(value_hash, self.bytes_mut(id));
         }
         id
+    }
+
+    /// Stores a small entry in the place of another small one of the same key, whose room and layout it shares, as
+    /// most writes of a key that is there do. False, and nothing is done, if it doesn't.
+    #[inline]
+    pub(super) fn overwrite(&mut self, id: EntryId, view: &EntryView<'_>, value_hash: u64) -> bool {
+        let shape = view.shape();
+        let page = &self.pages[id.page()];
+        let is_small = page.slot_bytes > 0 && !shape.large;
+        let fits = is_small && !page.draining && class_of(shape.bytes) == usize::from(page.class);
+        fits && entry::overwrite(self.bytes_mut(id), view, value_hash)
     }
 
     /// Stores an entry in the place of another, which is gone then. Returns where it is.

@@ -20,12 +20,20 @@ impl Digests {
         self.buckets.as_ref().map_or(0, |buckets| buckets[usize::from(index)])
     }
 
+    #[inline]
     pub(super) fn add(&mut self, key_hash: u64, entry_hash: u64) {
         self.root = self.root.wrapping_add(entry_hash);
         let bucket = &mut self.buckets.get_or_insert_with(|| Box::new([0; 256]))[bucket_of(key_hash)];
         *bucket = bucket.wrapping_add(entry_hash);
     }
 
+    /// Removes one and adds another of the same key.
+    #[inline]
+    pub(super) fn replace(&mut self, key_hash: u64, old_hash: u64, new_hash: u64) {
+        self.add(key_hash, new_hash.wrapping_sub(old_hash));
+    }
+
+    #[inline]
     pub(super) fn remove(&mut self, key_hash: u64, entry_hash: u64) {
         self.add(key_hash, entry_hash.wrapping_neg());
     }
@@ -35,11 +43,13 @@ impl Digests {
     }
 }
 
+#[inline]
 fn bucket_of(key_hash: u64) -> usize {
     (key_hash >> 56) as usize
 }
 
 /// The hash of an entry: of its key (by hash), kind, version, expiry and value (by hash).
+#[inline]
 pub(super) fn entry_hash(
     key_hash: u64,
     kind: u8,
@@ -54,6 +64,7 @@ pub(super) fn entry_hash(
 }
 
 /// The two halves of the 128-bit product, folded: every input bit reaches every output bit.
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)

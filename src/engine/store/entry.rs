@@ -45,6 +45,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// The kind with this number; `None` if there is none.
+    #[inline]
     pub fn from_u8(number: u8) -> Option<EntryKind> {
         match number {
             0 => Some(EntryKind::String),
@@ -67,6 +68,7 @@ pub struct KeyRef<'a> {
 
 impl<'a> KeyRef<'a> {
     /// Hashes a key.
+    #[inline]
     pub fn new(map: MapId, key: &'a [u8]) -> KeyRef<'a> {
         KeyRef { map, key, hash: xxh3_64_with_seed(key, u64::from(map.0)) }
     }
@@ -108,6 +110,7 @@ pub(super) struct Shape {
 }
 
 impl EntryView<'_> {
+    #[inline]
     pub(super) fn shape(&self) -> Shape {
         let content = self.key.len() + self.value.len();
         let bytes = header_bytes(self.small_flags()) + content;
@@ -136,6 +139,7 @@ impl EntryView<'_> {
         self.kind as u8 | if self.map == MapId(0) { 0 } else { FLAG_NAMED }
     }
 
+    #[inline]
     fn header(&self, value_hash: u64, flags: u8) -> ([u8; HEADER_BYTES_MAX], usize) {
         let mut header = [0; HEADER_BYTES_MAX];
         header[0..8].copy_from_slice(&self.version.0.to_le_bytes());
@@ -189,18 +193,27 @@ impl EntryView<'_> {
     }
 }
 
+/// What every entry begins with: one look at the length, and its fields are there.
+#[inline]
+fn fixed(bytes: &[u8]) -> &[u8; FIXED_BYTES] {
+    bytes.first_chunk().expect("an entry has a header")
+}
+
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
+#[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
@@ -261,7 +274,7 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
         map: map(bytes),
         key: &bytes[key_at..value_at],
         value: &bytes[value_at..end],
-        kind: EntryKind::from_u8(bytes[13] & FLAG_KIND).unwrap_or(EntryKind::String),
+        kind: kind(bytes),
         expire_at_ms: expire_at_ms(bytes),
         version: version(bytes),
         accessed_s: accessed_s(bytes),
@@ -282,16 +295,24 @@ pub(super) fn map(bytes: &[u8]) -> MapId {
     MapId(if flags & FLAG_NAMED != 0 { u16_at(bytes, header_bytes(flags) - 2) } else { 0 })
 }
 
+#[inline]
+pub(super) fn kind(bytes: &[u8]) -> EntryKind {
+    EntryKind::from_u8(fixed(bytes)[13] & FLAG_KIND).unwrap_or(EntryKind::String)
+}
+
+#[inline]
 pub(super) fn version(bytes: &[u8]) -> Version {
-    Version(u64_at(bytes, 0))
+    Version(u64_at(fixed(bytes), 0))
 }
 
+#[inline]
 pub(super) fn accessed_s(bytes: &[u8]) -> u32 {
-    u32_at(bytes, 8)
+    u32_at(fixed(bytes), 8)
 }
 
+#[inline]
 pub(super) fn frequency(bytes: &[u8]) -> u8 {
-    bytes[12]
+    fixed(bytes)[12]
 }
 
 /// Absolute expiry; 0 is never.
@@ -302,6 +323,7 @@ pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
 }
 
 /// The hash of the value: stored with long ones, computed for short ones.
+#[inline]
 pub(super) fn value_hash(bytes: &[u8]) -> u64 {
     let flags = bytes[13];
     if flags & FLAG_HASHED == 0 {
@@ -311,17 +333,20 @@ pub(super) fn value_hash(bytes: &[u8]) -> u64 {
 }
 
 /// The hash of the entry for the digests.
+#[inline]
 pub(super) fn digest(bytes: &[u8], key_hash: u64) -> u64 {
     digest_with(bytes, key_hash, value_hash(bytes))
 }
 
 /// As [`digest`], where the hash of the value is known.
+#[inline]
 pub(super) fn digest_with(bytes: &[u8], key_hash: u64, value_hash: u64) -> u64 {
     let kind = bytes[13] & FLAG_KIND;
     entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash)
 }
 
 /// The second from which on an entry with this expiry is certainly expired.
+#[inline]
 pub(super) fn due_s(expire_at_ms: u64) -> u32 {
     match expire_at_ms {
         0 => NEVER_S,
@@ -333,6 +358,21 @@ pub(super) fn due_s(expire_at_ms: u64) -> u32 {
 pub(super) fn set_used(bytes: &mut [u8], accessed_s: u32, frequency: u8) {
     bytes[8..12].copy_from_slice(&accessed_s.to_le_bytes());
     bytes[12] = frequency;
+}
+
+/// Writes another value of the same key over a small entry, which stays where it is. False, and nothing is done, if
+/// the header would have other fields.
+#[inline]
+pub(super) fn overwrite(slot: &mut [u8], view: &EntryView<'_>, value_hash: u64) -> bool {
+    let flags = view.small_flags();
+    let (key_at, value_at, _) = spans(slot);
+    if (slot[13] ^ flags) & !FLAG_KIND != 0 || value_at - key_at != view.key.len() {
+        return false;
+    }
+    let (header, len) = view.header(value_hash, flags);
+    slot[..len].copy_from_slice(&header[..len]);
+    slot[value_at..value_at + view.value.len()].copy_from_slice(view.value);
+    true
 }
 
 /// Sets version and expiry where they stand. False if the entry has no room for an expiry.

@@ -7,6 +7,7 @@
 use super::arena::{Arena, EntryId};
 use super::entry::{self, KeyRef};
 use super::segment::{NEVER_S, Segment};
+use smallvec::SmallVec;
 
 /// A segment of this many entries is cut in half.
 const SEGMENT_LEN_MAX: usize = 4_096;
@@ -31,8 +32,10 @@ impl Place {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Index {
-    segments: Vec<Segment>,
+    /// A partition of few entries has just one, and then a look at it is not another one at memory.
+    segments: SmallVec<[Segment; 1]>,
     /// Empty while there is at most one segment.
     directory: Vec<u32>,
     depth: u8,
@@ -56,7 +59,8 @@ impl Index {
 
     /// Bytes allocated, the segments' headers included.
     pub(super) fn bytes(&self) -> u64 {
-        let headers = self.segments.capacity() * size_of::<Segment>() + self.directory.capacity() * 4;
+        let apart = if self.segments.spilled() { self.segments.capacity() } else { 0 };
+        let headers = apart * size_of::<Segment>() + self.directory.capacity() * 4;
         self.bytes + headers as u64
     }
 
@@ -74,13 +78,15 @@ impl Index {
     }
 
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
         let prefix = key.prefix();
-        let segment = self.segment_of(prefix);
-        let slot = self.segments.get(segment)?.find(prefix, |id| entry::is_of(arena.bytes(id), key))?;
-        Some(Place::of(segment, slot))
+        let at = self.segment_of(prefix);
+        let segment = self.segments.get(at)?;
+        let slot = segment.find(prefix, |id| entry::is_of(arena.bytes(id), key))?;
+        Some((Place::of(at, slot), segment.id(slot)))
     }
 
+    #[inline]
     pub(super) fn id(&self, place: Place) -> EntryId {
         self.segments[place.segment as usize].id(place.slot as usize)
     }
@@ -102,7 +108,9 @@ impl Index {
         result
     }
 
-    pub(super) fn set_due_s(&mut self, place: Place, due_s: u32) {
+    /// Notes when the entry at a place is due. Whether that is another time than before.
+    #[inline]
+    pub(super) fn set_due_s(&mut self, place: Place, due_s: u32) -> bool {
         let segment = place.segment as usize;
         let old_s = self.segments[segment].due_s(place.slot as usize);
         if old_s != due_s {
@@ -110,6 +118,7 @@ impl Index {
             self.expiring += usize::from(due_s != NEVER_S);
             self.change(segment, |segment| segment.set_due_s(place.slot as usize, due_s));
         }
+        old_s != due_s
     }
 
     pub(super) fn insert(&mut self, prefix: u32, id: EntryId, due_s: u32) {
@@ -164,7 +173,7 @@ impl Index {
 
     /// Takes all segments out; the index is empty then.
     pub(super) fn take(&mut self) -> Vec<Segment> {
-        std::mem::take(self).segments
+        std::mem::take(self).segments.into_vec()
     }
 
     /// The first due entry from `from` on, in some order; `None` if there is none or the look
@@ -253,10 +262,10 @@ impl Index {
         (places, None)
     }
 
-    /// Reads which segment this prefix is in, to bring that into the cache.
+    /// Reads what says where segments are.
     #[inline]
-    pub(super) fn touch(&self, prefix: u32) -> u64 {
-        self.segments.get(self.segment_of(prefix)).map_or(0, |segment| u64::from(segment.first()))
+    pub(super) fn touch(&self) -> u64 {
+        self.directory.len() as u64
     }
 
     /// The slots where a look for this prefix begins.

@@ -1,6 +1,6 @@
 //! The keyspace: one partition as commands see it, at its primary.
 
-use super::arena::Arena;
+use super::arena::{Arena, EntryId};
 use super::entry::{self, EntryKind, EntryView, KeyRef};
 use super::index::Place;
 use super::shard::{FREQUENCY_NEW, Shard, now_s};
@@ -88,24 +88,23 @@ impl<'a> Keyspace<'a> {
     /// In a map with an idle time a use may append a record, so that the other copies know of it:
     /// at most four in one idle time.
     pub fn get(&mut self, key: KeyRef<'_>) -> Option<EntryView<'_>> {
-        let place = self.live(&key)?;
-        let id = self.shard.id(place);
-        self.note_use(place, key.hash);
+        let (_, id) = self.live(&key)?;
+        self.note_use(id, key.hash);
         Some(self.arena.view(id))
     }
 
     /// As [`get`](Keyspace::get), but doesn't count as a use.
     pub fn peek(&mut self, key: KeyRef<'_>) -> Option<EntryView<'_>> {
-        let place = self.live(&key)?;
-        Some(self.arena.view(self.shard.id(place)))
+        let (_, id) = self.live(&key)?;
+        Some(self.arena.view(id))
     }
 
     /// Stores a value with an absolute expiry (0 is never), whatever was there.
     ///
     /// Commands check the limits before; a map's default TTL is theirs to give too.
     pub fn put(&mut self, key: KeyRef<'_>, kind: EntryKind, value: &[u8], expire_at_ms: u64) -> Version {
-        let place = self.shard.find(self.arena, &key);
-        self.put_at(place, key, kind, value, expire_at_ms)
+        let found = self.shard.find(self.arena, &key);
+        self.put_at(found, key, kind, value, expire_at_ms)
     }
 
     /// As [`put`](Keyspace::put), unless the entry that is there has another kind. Whether it was stored.
@@ -116,17 +115,17 @@ impl<'a> Keyspace<'a> {
         value: &[u8],
         expire_at_ms: u64,
     ) -> bool {
-        let place = self.live(&key);
-        let is_other = place.is_some_and(|place| self.arena.view(self.shard.id(place)).kind != kind);
+        let found = self.live(&key);
+        let is_other = found.is_some_and(|(_, id)| entry::kind(self.arena.bytes(id)) != kind);
         if !is_other {
-            self.put_at(place, key, kind, value, expire_at_ms);
+            self.put_at(found, key, kind, value, expire_at_ms);
         }
         !is_other
     }
 
     fn put_at(
         &mut self,
-        place: Option<Place>,
+        found: Option<(Place, EntryId)>,
         key: KeyRef<'_>,
         kind: EntryKind,
         value: &[u8],
@@ -145,7 +144,7 @@ impl<'a> Keyspace<'a> {
             accessed_s: now_s(self.context.now),
             frequency: FREQUENCY_NEW,
         };
-        self.shard.put_at(self.arena, place, &view, key.hash);
+        self.shard.put_at(self.arena, found, &view, key.hash);
         let effect = Effect::Put { map: key.map, key: key.key, value, kind, expire_at_ms, version };
         self.log.push_hashed(&effect, Some(key.hash));
         version
@@ -153,7 +152,7 @@ impl<'a> Keyspace<'a> {
 
     /// Sets the absolute expiry of a live entry (0 is never). False if there is none.
     pub fn set_expiry(&mut self, key: KeyRef<'_>, expire_at_ms: u64) -> bool {
-        let Some(place) = self.live(&key) else { return false };
+        let Some((place, _)) = self.live(&key) else { return false };
         let version = self.hlc.tick(self.now_ms());
         self.shard.set_expiry(self.arena, place, key.hash, expire_at_ms, version);
         let effect = Effect::Expire { map: key.map, key: key.key, expire_at_ms, version };
@@ -163,7 +162,7 @@ impl<'a> Keyspace<'a> {
 
     /// Deletes a key. False if there was no live entry (an expired one is deleted all the same).
     pub fn delete(&mut self, key: KeyRef<'_>) -> bool {
-        let Some(place) = self.live(&key) else { return false };
+        let Some((place, _)) = self.live(&key) else { return false };
         self.remove(place, key.hash);
         true
     }
@@ -284,7 +283,7 @@ impl<'a> Keyspace<'a> {
             }
             for (map, key) in &keys {
                 let key = KeyRef::new(*map, key);
-                if let Some(place) = self.shard.find(self.arena, &key) {
+                if let Some((place, _)) = self.shard.find(self.arena, &key) {
                     self.remove(place, key.hash);
                     deleted += 1;
                 }
@@ -296,21 +295,23 @@ impl<'a> Keyspace<'a> {
         deleted
     }
 
-    /// The place of a key's live entry. One that is no longer alive is deleted.
-    fn live(&mut self, key: &KeyRef<'_>) -> Option<Place> {
+    /// A key's live entry and its place. One that is no longer alive is deleted.
+    #[inline]
+    fn live(&mut self, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
         self.lookups += 1;
-        let place = self.shard.find(self.arena, key)?;
-        let bytes = self.arena.bytes(self.shard.id(place));
+        let (place, id) = self.shard.find(self.arena, key)?;
+        let bytes = self.arena.bytes(id);
         if self.is_gone(key.map, entry::expire_at_ms(bytes), entry::accessed_s(bytes)) {
             self.remove(place, key.hash);
             return None;
         }
         self.hits += 1;
-        Some(place)
+        Some((place, id))
     }
 
     /// Whether an entry is expired, or idle for too long. Last uses are known to the second: an
     /// entry may live up to two seconds beyond its idle time, and never shorter.
+    #[inline]
     pub(super) fn is_gone(&self, map: MapId, expire_at_ms: u64, accessed_s: u32) -> bool {
         if expire_at_ms != 0 && expire_at_ms <= self.now_ms() {
             return true;
@@ -332,8 +333,8 @@ impl<'a> Keyspace<'a> {
         self.shard.remove(self.arena, place, hash)
     }
 
-    fn note_use(&mut self, place: Place, hash: u64) {
-        let id = self.shard.id(place);
+    #[inline]
+    fn note_use(&mut self, id: EntryId, hash: u64) {
         let bytes = self.arena.bytes(id);
         let (accessed_s, frequency) = (entry::accessed_s(bytes), entry::frequency(bytes));
         let now_s = now_s(self.context.now);
@@ -356,6 +357,7 @@ impl<'a> Keyspace<'a> {
 
 /// A logarithmic counter as Redis's LFU has it: one less a minute, one more by a chance that
 /// shrinks as it grows.
+#[inline]
 fn frequency_after_use(frequency: u8, since_s: u32, entropy: u64) -> u8 {
     const LOG_FACTOR: u64 = 10;
     let decayed = frequency.saturating_sub((since_s / 60).min(255) as u8);

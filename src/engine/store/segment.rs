@@ -16,17 +16,18 @@ const SLOTS_MIN: usize = 8;
 
 /// A dyadic interval of hash prefixes and the entries in it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Segment {
     slots: Vec<u64>,
-    /// Beside each slot the second at which its entry expires; empty while none does.
-    due_s: Vec<u32>,
     /// Homes are below this; the slots beyond catch the run of the last ones.
     homes: u32,
+    /// First prefix of the interval, which is `2^(32 - depth)` wide.
+    first: u32,
+    /// Beside each slot the second at which its entry expires; empty while none does.
+    due_s: Vec<u32>,
     len: u32,
     /// Nothing in here is due before this second.
     next_due_s: u32,
-    /// First prefix of the interval, which is `2^(32 - depth)` wide.
-    first: u32,
     depth: u8,
 }
 

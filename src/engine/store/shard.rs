@@ -37,9 +37,10 @@ pub struct ScanLimit {
 /// [`Keyspace`](super::Keyspace) (at the primary) or a record (elsewhere) deletes it.
 /// [`release`](Shard::release) it before dropping it: the arena can't know otherwise.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Shard {
-    index: Index,
     digests: Digests,
+    index: Index,
     /// Bytes of the entries in the arena, those in `trash` included.
     entry_bytes: u64,
     /// Entries by named map; all others are of the unnamed one.
@@ -115,8 +116,8 @@ impl Shard {
 
     /// The entry as it stands, expired or not. Doesn't count as a use.
     pub fn get<'a>(&self, arena: &'a Arena, key: KeyRef<'_>) -> Option<EntryView<'a>> {
-        let place = self.index.find(arena, &key)?;
-        Some(arena.view(self.index.id(place)))
+        let (_, id) = self.index.find(arena, &key)?;
+        Some(arena.view(id))
     }
 
     /// Visits at least `count` entries (or all that are left) from a cursor on, expired ones
@@ -194,7 +195,7 @@ impl Shard {
             }
             Effect::Delete { map, key, .. } => {
                 let key = KeyRef::new(map, key);
-                if let Some(place) = self.find(arena, &key) {
+                if let Some((place, _)) = self.find(arena, &key) {
                     self.remove(arena, place, key.hash);
                 }
             }
@@ -203,7 +204,7 @@ impl Shard {
             Effect::Remember(_) => {}
             Effect::Expire { map, key, expire_at_ms, version } => {
                 let key = KeyRef::new(map, key);
-                if let Some(place) = self.find(arena, &key) {
+                if let Some((place, _)) = self.find(arena, &key) {
                     self.set_expiry(arena, place, key.hash, expire_at_ms, version);
                     let id = self.id(place);
                     arena.set_used(id, now_s(now), arena.view(id).frequency);
@@ -280,24 +281,19 @@ impl Shard {
 
     /// Reads the shard itself, and returns what was read.
     ///
-    /// Reading for a whole batch first lets the processor overlap the cache misses. Then
-    /// [`touch_index`](Shard::touch_index) for the whole batch, then what
-    /// [`slots_of`](Shard::slots_of) gives, then what [`entry_of`](Shard::entry_of) gives, then the
-    /// commands. Pass the sum of all that is read to [`std::hint::black_box`], so that the reads are
-    /// not optimised away.
+    /// Reading for a whole batch first lets the processor overlap the cache misses. Then what
+    /// [`slots_of`](Shard::slots_of) gives (and [`touch_digest`](Shard::touch_digest), of what will be written),
+    /// then what [`entry_of`](Shard::entry_of) gives, then the commands. Pass the sum of all that is read to
+    /// [`std::hint::black_box`], so that the reads are not optimised away.
     #[inline]
     pub fn touch(&self) -> u64 {
-        self.index.bytes()
-            ^ self.digests.root()
-            ^ self.entry_bytes
-            ^ self.noted_bytes
-            ^ self.trash.len() as u64
+        self.digests.root() ^ self.index.touch()
     }
 
-    /// Reads what leads to the slots of this hash; see [`touch`](Shard::touch).
+    /// Reads the digest that a write of this hash changes; see [`touch`](Shard::touch).
     #[inline]
-    pub fn touch_index(&self, hash: u64) -> u64 {
-        self.index.touch((hash >> 32) as u32) ^ self.digests.bucket((hash >> 56) as u8)
+    pub fn touch_digest(&self, hash: u64) -> u64 {
+        self.digests.bucket((hash >> 56) as u8)
     }
 
     /// The slots of the index that a look for this hash reads first; see [`touch`](Shard::touch).
@@ -314,10 +310,11 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<Place> {
+    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
         self.index.find(arena, key)
     }
 
+    #[inline]
     pub(super) fn id(&self, place: Place) -> EntryId {
         self.index.id(place)
     }
@@ -344,43 +341,48 @@ impl Shard {
 
     /// Stores an entry, whatever was there. The version and the frequency are the view's.
     pub(super) fn put(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64) {
-        let place = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
-        self.put_at(arena, place, view, hash);
+        let found = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
+        self.put_at(arena, found, view, hash);
     }
 
-    /// As [`put`](Shard::put), where the key is known to be at `place`, or nowhere.
+    /// As [`put`](Shard::put), where the key is known to be found there, or nowhere.
     pub(super) fn put_at(
         &mut self,
         arena: &mut Arena,
-        place: Option<Place>,
+        found: Option<(Place, EntryId)>,
         view: &EntryView<'_>,
         hash: u64,
     ) {
         let value_hash = xxh3_64(view.value);
         let due_s = entry::due_s(view.expire_at_ms);
-        let (id, removed) = match place {
-            Some(place) => {
-                let old = self.index.id(place);
-                self.digests.remove(hash, entry::digest(arena.bytes(old), hash));
-                let removed = arena.size(old);
-                let id = arena.replace(old, view, value_hash);
-                if id != old {
-                    self.index.set_id(place, id);
-                }
-                self.index.set_due_s(place, due_s);
-                (id, removed)
-            }
-            None => {
-                let id = arena.insert(view, value_hash);
-                self.index.insert((hash >> 32) as u32, id, due_s);
-                if view.map != MapId(0) {
-                    *self.named.entry(view.map).or_default() += 1;
-                }
-                (id, 0)
-            }
+        let Some((place, old)) = found else {
+            self.insert(arena, view, hash, value_hash, due_s);
+            return;
         };
+        let old_hash = entry::digest(arena.bytes(old), hash);
+        let id = if arena.overwrite(old, view, value_hash) {
+            old
+        } else {
+            let removed = arena.size(old);
+            let id = arena.replace(old, view, value_hash);
+            self.index.set_id(place, id);
+            self.note_entry(arena, view.map, arena.size(id), removed);
+            id
+        };
+        self.digests.replace(hash, old_hash, entry::digest_with(arena.bytes(id), hash, value_hash));
+        if self.index.set_due_s(place, due_s) {
+            self.note_index(arena);
+        }
+    }
+
+    fn insert(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64, value_hash: u64, due_s: u32) {
+        let id = arena.insert(view, value_hash);
+        self.index.insert((hash >> 32) as u32, id, due_s);
+        if view.map != MapId(0) {
+            *self.named.entry(view.map).or_default() += 1;
+        }
         self.digests.add(hash, entry::digest_with(arena.bytes(id), hash, value_hash));
-        self.note_entry(arena, view.map, arena.size(id), removed);
+        self.note_entry(arena, view.map, arena.size(id), 0);
         self.note_index(arena);
     }
 
@@ -443,7 +445,7 @@ impl Shard {
         for &id in &ids {
             let key = arena.view(id).key.to_vec();
             let key = KeyRef::new(map, &key);
-            if let Some(place) = self.index.find(arena, &key) {
+            if let Some((place, _)) = self.index.find(arena, &key) {
                 self.remove(arena, place, key.hash);
             }
         }
