@@ -196,6 +196,14 @@ fn key_span(bytes: &[u8]) -> (usize, usize) {
     (FIXED_BYTES + optional, key_len)
 }
 
+/// Reads something of each cache line that short entries have, to bring them into the cache.
+#[inline]
+pub(super) fn touch(bytes: &[u8]) -> u64 {
+    const CACHE_LINE_BYTES: usize = 64;
+    let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
+    byte(bytes.first()) ^ byte(bytes.get(CACHE_LINE_BYTES)) ^ byte(bytes.last())
+}
+
 /// Reads an entry from its slot or allocation.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
