@@ -24,8 +24,8 @@ pub const FRAME_PREFIX_BYTES: usize = 4;
 const COALESCE_BYTES_MAX: usize = 4 << 10;
 /// A coalesced write is cut at this size.
 const COALESCED_BYTES_MAX: usize = 64 << 10;
-/// The most that is reserved for an unfinished frame before its bytes arrive.
-const RESERVE_BYTES_MAX: usize = 64 << 10;
+/// The most that is reserved for an unfinished frame before its bytes arrive: a snapshot's chunk fits.
+const RESERVE_BYTES_MAX: usize = 128 << 10;
 
 impl Class {
     /// All classes, in the order of [`Class::index`].

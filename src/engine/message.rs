@@ -12,7 +12,7 @@ pub use possible::NUMBER_MAX;
 use super::controller::{Order, Report, Sealed};
 use super::ids::{Epoch, Incarnation, NodeId, PartitionId, Sequence, TableVersion, Version};
 use super::table::{Assignment, Member, Table};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
 /// One message between two engines.
@@ -33,6 +33,7 @@ pub enum Message<'a> {
         /// How long the asker still waits, in milliseconds.
         patience_ms: u32,
         /// The encoded operation ([`OwnedOp`](super::op::OwnedOp)).
+        #[serde(serialize_with = "at_once")]
         op: &'a [u8],
     },
     /// The answer to a [`Message::Forward`].
@@ -42,6 +43,7 @@ pub enum Message<'a> {
         /// What became of it.
         outcome: ForwardOutcome,
         /// The reply, encoded for the asking client, when the outcome is `Done`.
+        #[serde(serialize_with = "at_once")]
         reply: &'a [u8],
     },
     /// The primary attaches a learner: records after `after` follow.
@@ -73,8 +75,10 @@ pub enum Message<'a> {
         /// CRC-32 of `entries`.
         crc: u32,
         /// Records ([`crate::engine::record`]).
+        #[serde(serialize_with = "at_once")]
         entries: &'a [u8],
         /// Exactly-once state to merge; usually empty.
+        #[serde(serialize_with = "at_once")]
         dedup: &'a [u8],
     },
     /// A chunk has been applied.
@@ -141,6 +145,7 @@ pub enum Message<'a> {
         /// CRC-32 of `records`.
         crc: u32,
         /// Records to apply in this order.
+        #[serde(serialize_with = "at_once")]
         records: &'a [u8],
         /// After the last part: what the former copy becomes.
         end: Option<OverlayEnd<'a>>,
@@ -244,6 +249,7 @@ pub struct OverlayEnd<'a> {
     /// The learner's clock.
     pub clock: Version,
     /// Exactly-once state to merge.
+    #[serde(serialize_with = "at_once")]
     pub dedup: &'a [u8],
 }
 
@@ -329,6 +335,7 @@ pub struct Records<'a> {
     /// Everything up to here is committed.
     pub commit: Sequence,
     /// The records.
+    #[serde(serialize_with = "at_once")]
     pub records: &'a [u8],
 }
 
@@ -376,6 +383,11 @@ pub enum SnapshotVerdict {
     Different,
     /// Not at that sequence; compare again.
     NotYet,
+}
+
+/// Serde takes a slice for a sequence and hands its bytes over one by one; what is encoded is the same.
+fn at_once<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// Starts a frame.

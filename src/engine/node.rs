@@ -108,6 +108,8 @@ struct PendingSeal {
 
 /// What the processor takes from memory at a time.
 const CACHE_LINE_BYTES: usize = 64;
+/// Messages of a frame that are decoded before the first is acted upon.
+const AHEAD_MAX: usize = 64;
 const TICK_US: u64 = 20_000;
 const SLOW_TICK_US: u64 = 100_000;
 const JOIN_REPEAT_US: u64 = 500_000;
@@ -339,70 +341,83 @@ impl Engine {
         self.shared.peers.heard(from, now.mono_us);
         self.membership.link_live(from, now.mono_us);
         let foreign = incarnation != self.shared.table.incarnation;
-        let mut untouched = rest;
         let mut batch: Option<(message::Batch, Vec<(PartitionId, Refusal)>)> = None;
+        let mut ahead = Vec::new();
         while !rest.is_empty() {
-            if untouched.len() >= rest.len() && !foreign {
-                untouched = self.touch_records(rest);
+            let broken = decode_ahead(&mut rest, &mut ahead);
+            if !foreign {
+                self.touch_records(&ahead);
             }
-            let message = match message::next(&mut rest) {
-                Ok(message) => message,
-                Err(error) => {
-                    self.shared.stats.frames_broken += 1;
-                    tracing::warn!(%from, %error, "a frame that doesn't decode");
-                    // An ack would say that what is lost of it was taken.
-                    batch = None;
-                    break;
-                }
-            };
-            if !message.is_possible() {
-                self.shared.stats.refused.sequence += 1;
-                continue;
+            for message in ahead.drain(..) {
+                self.take(from, frame, foreign.then_some(incarnation), message, &mut batch);
             }
-            if foreign
-                && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. })
-            {
-                self.shared.stats.refused.incarnation += 1;
-                if incarnation > self.shared.table.incarnation {
-                    self.shared.pull_table(from);
-                }
-                continue;
-            }
-            match message {
-                Message::Batch(head) => {
-                    if let Some((head, refused)) = batch.take() {
-                        self.shared.peers.grant(from, now.mono_us, &head, refused);
-                    }
-                    if self.is_unheard_of(head.table_version) {
-                        self.shared.stats.refused.sequence += 1;
-                        continue;
-                    }
-                    if head.table_version > self.shared.table.version {
-                        self.shared.pull_table(from);
-                    }
-                    self.doubt_leader(from, head.term, head.leader);
-                    self.learn_leader(head.term, head.leader);
-                    batch = Some((head, Vec::new()));
-                }
-                Message::Records(records) => {
-                    let refusal = match self.partitions.get_mut(records.partition.index()) {
-                        Some(partition) => partition.records(&mut self.shared, from, frame, &records).err(),
-                        None => {
-                            self.shared.stats.refused.partition += 1;
-                            Some(Refusal::Unknown)
-                        }
-                    };
-                    if let (Some(refusal), Some((_, refused))) = (refusal, &mut batch) {
-                        refused.push((records.partition, refusal));
-                    }
-                }
-                other => self.message(from, other),
+            if let Err(error) = broken {
+                self.shared.stats.frames_broken += 1;
+                tracing::warn!(%from, %error, "a frame that doesn't decode");
+                // An ack would say that what is lost of it was taken.
+                batch = None;
+                break;
             }
         }
         if let Some((head, refused)) = batch {
             self.shared.peers.grant(from, now.mono_us, &head, refused);
         }
         self.settle();
+    }
+
+    /// Takes a frame's next message; `foreign` is the incarnation of one that is of another. The batch that
+    /// it is part of is answered when the next begins, or the frame ends.
+    fn take(
+        &mut self,
+        from: NodeId,
+        frame: &Bytes,
+        foreign: Option<Incarnation>,
+        message: Message<'_>,
+        batch: &mut Option<(message::Batch, Vec<(PartitionId, Refusal)>)>,
+    ) {
+        if !message.is_possible() {
+            self.shared.stats.refused.sequence += 1;
+            return;
+        }
+        if let Some(incarnation) = foreign
+            && !matches!(message, Message::Table(_) | Message::TablePull { .. } | Message::Join { .. })
+        {
+            self.shared.stats.refused.incarnation += 1;
+            if incarnation > self.shared.table.incarnation {
+                self.shared.pull_table(from);
+            }
+            return;
+        }
+        match message {
+            Message::Batch(head) => {
+                if let Some((head, refused)) = batch.take() {
+                    self.shared.peers.grant(from, self.shared.now.mono_us, &head, refused);
+                }
+                if self.is_unheard_of(head.table_version) {
+                    self.shared.stats.refused.sequence += 1;
+                    return;
+                }
+                if head.table_version > self.shared.table.version {
+                    self.shared.pull_table(from);
+                }
+                self.doubt_leader(from, head.term, head.leader);
+                self.learn_leader(head.term, head.leader);
+                *batch = Some((head, Vec::new()));
+            }
+            Message::Records(records) => {
+                let refusal = match self.partitions.get_mut(records.partition.index()) {
+                    Some(partition) => partition.records(&mut self.shared, from, frame, &records).err(),
+                    None => {
+                        self.shared.stats.refused.partition += 1;
+                        Some(Refusal::Unknown)
+                    }
+                };
+                if let (Some(refusal), Some((_, refused))) = (refusal, batch) {
+                    refused.push((records.partition, refusal));
+                }
+            }
+            other => self.message(from, other),
+        }
     }
 
     /// The agreed log applied an entry, or started from a table.
@@ -522,14 +537,11 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::touch`], for the records of a frame's next messages. Returns the messages after those.
-    fn touch_records<'a>(&self, mut rest: &'a [u8]) -> &'a [u8] {
-        let mut keys: SmallVec<[(PartitionId, u64); 64]> = SmallVec::new();
-        while keys.len() < keys.inline_size()
-            && !rest.is_empty()
-            && let Ok(message) = message::next(&mut rest)
-        {
-            let Message::Records(Records { partition, mut records, .. }) = message else { continue };
+    /// As [`Engine::touch`], for the records of a frame's next messages.
+    fn touch_records(&self, messages: &[Message<'_>]) {
+        let mut keys: SmallVec<[(PartitionId, u64); AHEAD_MAX]> = SmallVec::new();
+        for message in messages {
+            let Message::Records(Records { partition, mut records, .. }) = *message else { continue };
             let limits = &self.shared.config.limits;
             while !records.is_empty()
                 && let Ok(effect) = record::decode(&mut records, limits)
@@ -540,7 +552,6 @@ impl Engine {
         if keys.len() > 1 {
             self.touch(&keys, true);
         }
-        rest
     }
 
     /// When [`Engine::tick`] wants to be called next.
@@ -711,6 +722,30 @@ impl Engine {
     pub fn has_table(&self, incarnation: Incarnation, version: TableVersion) -> bool {
         (self.shared.table.incarnation, self.shared.table.version) >= (incarnation, version)
     }
+}
+
+/// Decodes the next messages of a frame, so many that what they need can be read together. What isn't for the
+/// hot path may be large, and is the last of them.
+///
+/// # Errors
+/// The message after those taken doesn't decode.
+fn decode_ahead<'a>(rest: &mut &'a [u8], ahead: &mut Vec<Message<'a>>) -> Result<(), postcard::Error> {
+    while ahead.len() < AHEAD_MAX && !rest.is_empty() {
+        let message = message::next(rest)?;
+        let is_hot = matches!(
+            message,
+            Message::Batch(_)
+                | Message::Ack(_)
+                | Message::Records(_)
+                | Message::Forward { .. }
+                | Message::ForwardReply { .. }
+        );
+        ahead.push(message);
+        if !is_hot {
+            break;
+        }
+    }
+    Ok(())
 }
 
 enum Attempt {

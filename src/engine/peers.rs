@@ -282,10 +282,11 @@ impl Peers {
         }
     }
 
-    /// Sends a message as a bulk frame of its own, at once.
-    pub fn send_bulk(&mut self, node: NodeId, message: &Message<'_>) {
+    /// Sends a message with some `bytes` of payload as a bulk frame of its own, at once.
+    pub fn send_bulk(&mut self, node: NodeId, bytes: usize, message: &Message<'_>) {
+        const HEADERS: usize = 128;
         if self.linked(node) {
-            let mut frame = Vec::new();
+            let mut frame = Vec::with_capacity(HEADERS + bytes);
             message::begin(self.incarnation, &mut frame);
             message::append(message, &mut frame);
             self.outgoing.push_back((node, Class::Bulk, frame.into()));

@@ -19,6 +19,7 @@ use super::dedup::DedupUpdate;
 use super::ids::{MapId, Version};
 use super::store::{EntryKind, KeyRef};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -163,40 +164,42 @@ pub enum RecordError {
 pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
     match *effect {
         Effect::Put { map, key, value, kind, expire_at_ms, version } => {
-            out.reserve(28 + key.len() + value.len());
-            begin(out, PUT, kind as u8, map, version);
-            out.extend_from_slice(&expire_at_ms.to_le_bytes());
-            out.extend_from_slice(&length(key));
-            out.extend_from_slice(&length(value));
+            let mut head = head::<28>(PUT, kind as u8, map, version);
+            head[12..20].copy_from_slice(&expire_at_ms.to_le_bytes());
+            head[20..24].copy_from_slice(&length(key));
+            head[24..28].copy_from_slice(&length(value));
+            out.reserve(head.len() + key.len() + value.len());
+            out.extend_from_slice(&head);
             out.extend_from_slice(key);
             out.extend_from_slice(value);
         }
         Effect::Delete { map, key, version } => {
-            begin(out, DELETE, 0, map, version);
+            out.extend_from_slice(&head::<12>(DELETE, 0, map, version));
             out.extend_from_slice(&length(key));
             out.extend_from_slice(key);
         }
-        Effect::Clear { map, version } => begin(out, CLEAR, 0, map, version),
+        Effect::Clear { map, version } => out.extend_from_slice(&head::<12>(CLEAR, 0, map, version)),
         Effect::Expire { map, key, expire_at_ms, version } => {
-            begin(out, EXPIRE, 0, map, version);
+            out.extend_from_slice(&head::<12>(EXPIRE, 0, map, version));
             out.extend_from_slice(&expire_at_ms.to_le_bytes());
             out.extend_from_slice(&length(key));
             out.extend_from_slice(key);
         }
         Effect::Remember(update) => {
-            begin(out, REMEMBER, 0, MapId(0), Version(0));
+            out.extend_from_slice(&head::<12>(REMEMBER, 0, MapId(0), Version(0)));
             update.encode(out);
         }
     }
 }
 
-fn begin(out: &mut Vec<u8>, operation: u8, kind: u8, map: MapId, version: Version) {
-    let mut head = [0; 12];
+/// What every record opens with, in the first 12 of `BYTES` bytes.
+fn head<const BYTES: usize>(operation: u8, kind: u8, map: MapId, version: Version) -> [u8; BYTES] {
+    let mut head = [0; BYTES];
     head[0] = operation;
     head[1] = kind;
     head[2..4].copy_from_slice(&map.0.to_le_bytes());
     head[4..12].copy_from_slice(&version.0.to_le_bytes());
-    out.extend_from_slice(&head);
+    head
 }
 
 fn length(bytes: &[u8]) -> [u8; 4] {
@@ -363,8 +366,8 @@ impl RecordLog {
 
     /// Takes the records out in groups of at most `count_max` records and about `bytes_max` bytes
     /// (a larger record makes a group of its own), and leaves the log empty.
-    pub fn take_groups(&mut self, count_max: usize, bytes_max: usize) -> Vec<(u32, Bytes)> {
-        let mut groups = Vec::new();
+    pub fn take_groups(&mut self, count_max: usize, bytes_max: usize) -> SmallVec<[(u32, Bytes); 1]> {
+        let mut groups = SmallVec::new();
         let mut rest = Bytes::from(std::mem::take(&mut self.bytes));
         let (mut start, mut count) = (0, 0);
         for (index, mark) in self.marks.iter().enumerate() {

@@ -49,12 +49,12 @@ impl Router {
         self.len() == 0
     }
 
-    /// Notes a forwarded operation and numbers it.
-    pub fn forward(&mut self, forwarded: Forwarded) -> u64 {
+    /// Notes a forwarded operation and numbers it. Returns it as it is kept.
+    pub fn forward(&mut self, forwarded: Forwarded) -> (u64, &OwnedOp) {
         self.next_id += 1;
         self.by_deadline.push_back((forwarded.deadline_us + ANSWER_US, self.next_id));
-        self.forwarded.insert(self.next_id, forwarded);
-        self.next_id
+        let kept = self.forwarded.entry(self.next_id).or_insert(forwarded);
+        (self.next_id, &kept.op)
     }
 
     /// Takes the operation that `from` answers; `None` if it isn't expected from there.

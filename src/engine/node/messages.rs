@@ -5,8 +5,9 @@ use crate::engine::controller::Report;
 use crate::engine::ids::NodeId;
 use crate::engine::message::{Message, Unavailable};
 use crate::engine::op::OwnedOp;
+use crate::engine::partition::Partition;
 use crate::engine::partition::primary::Asker;
-use crate::engine::peers::AckFault;
+use crate::engine::peers::{AckFault, Mark};
 use crate::engine::shared::Parked;
 
 impl Engine {
@@ -93,6 +94,7 @@ impl Engine {
                 Err(AckFault::Impossible) => shared.stats.refused.sequence += 1,
                 Err(AckFault::Unasked) => shared.stats.refused.unasked += 1,
                 Ok(marks) => {
+                    touch(partitions, &marks);
                     for mark in &marks {
                         if !ack.refused.iter().any(|(partition, _)| *partition == mark.partition) {
                             partitions[mark.partition.index()].acked(shared, from, *mark);
@@ -225,4 +227,11 @@ impl Engine {
             Some(_) => {}
         }
     }
+}
+
+/// Reads the partitions whose records were acknowledged, so that their cache misses overlap.
+fn touch(partitions: &[Partition], marks: &[Mark]) {
+    let marked = || marks.iter().filter_map(|mark| partitions.get(mark.partition.index()));
+    let read = marked().fold(0, |read, partition| read ^ partition.promised.0);
+    std::hint::black_box(marked().fold(read, |read, partition| read ^ partition.touch_role()));
 }

@@ -46,9 +46,9 @@ impl Engine {
         {
             return Attempt::NotNow(Unavailable::NoPrimary);
         }
-        let op = OwnedOp::new(op);
         let patience_ms = (deadline_us.saturating_sub(self.shared.now.mono_us) / 1_000) as u32;
-        let id = self.router.forward(Forwarded { asker, op: op.clone(), to: primary, deadline_us });
+        let op = OwnedOp::new(op);
+        let (id, op) = self.router.forward(Forwarded { asker, op, to: primary, deadline_us });
         self.shared.stats.forwarded += 1;
         self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded() });
         Attempt::Waiting

@@ -124,7 +124,7 @@ impl Partition {
             passing.unacked.insert(number, bytes);
             shared.snapshot_sent(node, bytes);
             let overlay = Message::Overlay { partition, epoch, number, crc, records: &records, end };
-            shared.peers.send_bulk(node, &overlay);
+            shared.peers.send_bulk(node, bytes, &overlay);
         }
         if node == me {
             self.passing = None;

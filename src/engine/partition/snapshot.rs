@@ -190,7 +190,7 @@ impl Primary {
                     // Bounded by bytes: a few large values would make a frame that no link takes.
                     let bytes = shared.config.chunk_bytes - entries.len();
                     let range = sending.cursor..Shard::CURSOR_END;
-                    let limit = ScanLimit { count: 16, bytes };
+                    let limit = ScanLimit { count: 64, bytes };
                     sending.cursor = copy.shard.scan_range(&shared.arena, range, limit, |entry| {
                         sent += 1;
                         record::encode(&put_of(entry), &mut entries);
@@ -214,6 +214,7 @@ impl Primary {
             shared.snapshot_sent(node, bytes);
             shared.peers.send_bulk(
                 node,
+                bytes,
                 &Message::SnapshotChunk {
                     partition: id,
                     attempt,

@@ -266,6 +266,14 @@ fn spans(bytes: &[u8]) -> (usize, usize, usize) {
     (key_at, value_at, value_at + usize::from(u16_at(bytes, 16)))
 }
 
+/// Reads something of each cache line that short entries have, to bring them into the cache.
+#[inline]
+pub(super) fn touch(bytes: &[u8]) -> u64 {
+    const CACHE_LINE_BYTES: usize = 64;
+    let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
+    byte(bytes.first()) ^ byte(bytes.get(CACHE_LINE_BYTES)) ^ byte(bytes.last())
+}
+
 /// Reads an entry from its slot or allocation.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {

@@ -28,6 +28,10 @@ pub(super) struct Segment {
     len: u32,
     /// Nothing in here is due before this second.
     next_due_s: u32,
+    /// The slot after the last one that is taken, and the prefix in that: filled in hash order, as by a
+    /// snapshot, all is one long run, and what comes next belongs at its end.
+    tail: u32,
+    last: u32,
     depth: u8,
 }
 
@@ -53,7 +57,17 @@ fn homes_in(capacity: usize) -> u32 {
 impl Segment {
     /// An empty segment; it allocates with the first entry.
     pub(super) fn new(first: u32, depth: u8) -> Segment {
-        Segment { slots: Vec::new(), due_s: Vec::new(), homes: 0, len: 0, next_due_s: NEVER_S, first, depth }
+        Segment {
+            slots: Vec::new(),
+            due_s: Vec::new(),
+            homes: 0,
+            len: 0,
+            next_due_s: NEVER_S,
+            tail: 0,
+            last: 0,
+            first,
+            depth,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -100,6 +114,9 @@ impl Segment {
     #[inline]
     pub(super) fn find(&self, prefix: u32, mut is_it: impl FnMut(EntryId) -> bool) -> Option<usize> {
         const LINEAR_PROBES: usize = 24;
+        if prefix > self.last {
+            return None;
+        }
         let home = self.home(prefix);
         let mut at = home;
         loop {
@@ -154,7 +171,11 @@ impl Segment {
         if due_s != NEVER_S && self.due_s.is_empty() {
             self.due_s = vec![NEVER_S; self.slots.len()];
         }
-        let at = self.upper_bound_from(self.home(prefix), prefix);
+        let home = self.home(prefix);
+        let at = match prefix >= self.last {
+            true => home.max(self.tail as usize),
+            false => self.upper_bound_from(home, prefix),
+        };
         let end = match self.slots[at.min(self.slots.len())..].iter().position(|&slot| slot == 0) {
             Some(distance) => at + distance,
             None => {
@@ -174,6 +195,8 @@ impl Segment {
             self.due_s[at] = due_s;
             self.next_due_s = self.next_due_s.min(due_s);
         }
+        self.tail = self.tail.max(end as u32 + 1);
+        self.last = self.last.max(prefix);
         self.len += 1;
     }
 
@@ -188,6 +211,11 @@ impl Segment {
         if !self.due_s.is_empty() {
             self.due_s.copy_within(at + 1..end, at);
             self.due_s[end - 1] = NEVER_S;
+        }
+        if end == self.tail as usize {
+            let taken = self.slots[..end].iter().rposition(|&slot| slot != 0);
+            self.tail = taken.map_or(0, |at| at as u32 + 1);
+            self.last = taken.map_or(0, |at| prefix_of(self.slots[at]));
         }
         self.len -= 1;
         if self.len == 0 {
@@ -302,6 +330,7 @@ impl Segment {
         self.slots = vec![0; capacity];
         self.due_s = if due_s.is_empty() { Vec::new() } else { vec![NEVER_S; capacity] };
         self.next_due_s = NEVER_S;
+        self.last = 0;
         let mut next = 0;
         for (at, &slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != 0) {
             next = self.home(prefix_of(slot)).max(next);
@@ -316,8 +345,10 @@ impl Segment {
                 self.due_s[next] = due_s;
                 self.next_due_s = self.next_due_s.min(due_s);
             }
+            self.last = prefix_of(slot);
             next += 1;
         }
+        self.tail = next as u32;
     }
 
     /// Panics unless the order and the homes are as this file says.
@@ -335,6 +366,8 @@ impl Segment {
             len += 1;
         }
         assert_eq!(len, self.len());
+        let tail = self.slots.iter().rposition(|&slot| slot != 0).map_or(0, |at| at + 1);
+        assert_eq!((self.tail as usize, self.last), (tail, last));
         assert!(self.due_s.is_empty() || self.due_s.len() == self.slots.len());
     }
 }
