@@ -240,8 +240,8 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Deletes entries that are due, up to `budget` of them, and returns how many. Costs next to
-    /// nothing while nothing is due. Call it every 100 ms or so: an entry goes within a second or
-    /// two of its expiry, without being read.
+    /// nothing while nothing is due. Call it about once a second: an entry goes within a second or two of its
+    /// expiry, without being read, unless more are due than the budgets allow for.
     ///
     /// It also [tidies](Shard::tidy) the shard a little, and looks through maps with an idle time
     /// bit by bit.
