@@ -80,7 +80,7 @@ impl Default for EngineConfig {
             handover_us_max: 2_000_000,
             digest_period_us: 30_000_000,
             waiting_max: 100_000,
-            sweep_budget: 50,
+            sweep_budget: 200,
             mutation: Mutation::default(),
         }
     }

@@ -40,3 +40,25 @@ fn a_large_value_pushes_out_small_ones() {
     assert!(reply.starts_with(b"-OOM"), "{}", reply.escape_ascii());
     assert_eq!(keys(&cluster), before);
 }
+
+/// Evicting all that there is would not have been enough, and was done all the same.
+#[test]
+fn what_copies_of_others_leave_no_room_for_evicts_nothing() {
+    let config =
+        EngineConfig { bytes_max: 8 << 20, eviction: Eviction::AllKeysLru, ..EngineConfig::default() };
+    let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
+    let mut cluster = Cluster::new(62, NetworkConfig::default(), config, settings);
+    let nodes = [cluster.start(), cluster.start()];
+    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", cluster.agreed());
+    let small = vec![b'v'; 1_000];
+    for number in 0..6_000u64 {
+        let key = format!("k{number}");
+        assert_eq!(call(&mut cluster, nodes[0], number, &[b"SET", key.as_bytes(), &small]), b"+OK\r\n");
+    }
+    let evicted = |cluster: &Cluster| nodes.map(|node| cluster.engine(node).stats().evicted);
+    let before = evicted(&cluster);
+    let large = vec![b'v'; 7 << 20];
+    let reply = call(&mut cluster, nodes[0], 20_000, &[b"SET", b"large", &large]);
+    assert!(reply.starts_with(b"-OOM"), "{}", reply.escape_ascii());
+    assert_eq!(evicted(&cluster), before);
+}

@@ -24,7 +24,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -271,22 +271,22 @@ impl RespFront {
         let mut stalls = 0;
         // Mostly the socket takes everything at once.
         let mut untaken = None;
-        while !rest.is_empty() {
-            let written = match untaken {
-                None => match poll_fn(|context| Poll::Ready(Pin::new(&mut *write).poll_write(context, rest)))
-                    .await
-                {
-                    Poll::Ready(written) => Ok(written),
+        loop {
+            let mut step = pin!(poll_fn(|context| poll_deliver(Pin::new(&mut *write), rest, context)));
+            let done = match untaken {
+                None => match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
+                    Poll::Ready(done) => Ok(done),
                     Poll::Pending => {
                         untaken = Some(Untaken::new(&self.counters.untaken_bytes, rest.len()));
                         continue;
                     }
                 },
-                Some(_) => tokio::time::timeout(STALL, write.write(rest)).await,
+                Some(_) => tokio::time::timeout(STALL, step).await,
             };
-            match written {
-                Ok(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Ok(Ok(count)) => {
+            match done {
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Ok(Some(0))) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(Ok(Some(count))) => {
                     rest = &rest[count..];
                     stalls = 0;
                     if let Some(untaken) = &mut untaken {
@@ -306,7 +306,6 @@ impl RespFront {
                 }
             }
         }
-        Ok(())
     }
 
     /// Counts a client that is closed because it doesn't take its replies; logs that now and then.
@@ -351,6 +350,19 @@ impl RespFront {
             door.wake.notify();
         }
     }
+}
+
+/// Writes of `rest` what is taken, and tells how much; `None` when there is nothing left, in the buffers of TLS
+/// either.
+fn poll_deliver(
+    write: Pin<&mut impl AsyncWrite>,
+    rest: &[u8],
+    context: &mut Context<'_>,
+) -> Poll<std::io::Result<Option<usize>>> {
+    if rest.is_empty() {
+        return write.poll_flush(context).map_ok(|()| None);
+    }
+    write.poll_write(context, rest).map_ok(Some)
 }
 
 /// Replies that one client has not taken, counted among those of all.

@@ -56,6 +56,9 @@ impl Engine {
 
     /// Evicts from one partition after the other until `bytes` more fit, or none can give more.
     pub(super) fn make_room(&mut self, bytes: usize) {
+        if !self.may_make_room(bytes) {
+            return;
+        }
         let count = self.partitions.len();
         let mut fruitless = 0;
         while fruitless < count && self.shared.eviction_goal(bytes) > 0 && !self.shared.room_for(bytes) {
@@ -63,6 +66,19 @@ impl Engine {
             let gave = self.partitions[self.sweep_cursor].evict(&mut self.shared, bytes);
             fruitless = if gave { 0 } else { fruitless + 1 };
         }
+    }
+
+    /// Whether evicting all that this node decides on would be enough for `bytes`. Otherwise a large value would
+    /// drive everything out, and be refused all the same.
+    fn may_make_room(&self, bytes: usize) -> bool {
+        let bytes_max = self.shared.config.bytes_max;
+        if bytes as u64 <= bytes_max / 64 {
+            return true;
+        }
+        let own = self.partitions.iter().filter(|partition| partition.is_primary());
+        let evictable: u64 =
+            own.filter_map(|partition| partition.copy.as_ref()).map(|copy| copy.shard.bytes()).sum();
+        self.shared.arena.bytes_used() + bytes as u64 <= bytes_max + evictable
     }
 
     /// Runs an operation that waited or came from another node; answers or parks it.

@@ -89,8 +89,7 @@ impl Engine {
     }
 
     /// Expiry and housekeeping of a slice of the partitions: all are seen within a second. The slices are
-    /// thin, and the budget is small, because requests wait meanwhile; where a million entries expire at once, that
-    /// takes some 16 s.
+    /// thin because requests wait meanwhile.
     pub(super) fn tick_expiry(&mut self) {
         const SLICES: usize = 40;
         let count = self.partitions.len();

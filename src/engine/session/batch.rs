@@ -121,14 +121,17 @@ impl<'a> Batch<'a> {
         self.commands.push(Ahead { spec, args_at, args_end, key_at, end });
     }
 
-    /// What these arguments ask for: mostly the same as those before.
+    /// What these arguments ask for: mostly the same as those before. A subcommand is named by two of them, and
+    /// so is looked up each time.
     #[inline]
     fn spec_of(&self, args: &[&[u8]]) -> Option<&'static CommandSpec> {
         let last = self.commands.last();
         let last = last.and_then(|last| Some((last.spec?, self.args_of(last).first()?)));
         match (last, args.first()) {
             (Some((spec, name)), Some(again))
-                if name == again && spec.subcommands.is_empty() && spec.accepts(args.len()) =>
+                if name == again
+                    && name.eq_ignore_ascii_case(spec.name.as_bytes())
+                    && spec.accepts(args.len()) =>
             {
                 Some(spec)
             }

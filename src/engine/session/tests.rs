@@ -86,6 +86,32 @@ fn authentication() {
     );
 }
 
+/// Commands of one read share what was looked up by their name; the second subcommand ran as the first.
+#[test]
+fn subcommands_in_one_read() {
+    let mut node = TestNode::new(16);
+    let mut connection = node.connect();
+    let commands: [&[&str]; 6] = [
+        &["CLIENT", "SETNAME", "me"],
+        &["CLIENT", "GETNAME"],
+        &["CONFIG", "GET", "maxmemory"],
+        &["CONFIG", "SET", "maxmemory", "77"],
+        &["CONFIG", "GET", "maxmemory"],
+        &["CLIENT", "SETNAME", "a", "b"],
+    ];
+    let mut bytes = Vec::new();
+    for command in commands {
+        bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+        for word in command {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+    }
+    connection.receive(&bytes, &mut node);
+    let replies = "+OK $2 me *2 $9 maxmemory $1 0 +OK *2 $9 maxmemory $2 77 \
+                   -ERR wrong number of arguments for 'client|setname' command";
+    assert_eq!(sent(&mut connection), replies);
+}
+
 #[test]
 fn clients() {
     let mut node = TestNode::new(1);

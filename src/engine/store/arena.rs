@@ -36,8 +36,9 @@ const _: () = assert!(PAGE_BYTES / SLOT_BYTES_MIN <= SLOT_COUNT_MAX);
 const _: () = assert!(class_of(SMALL_BYTES_MAX) == CLASS_COUNT - 1);
 const _: () = assert!(class_bytes(CLASS_COUNT - 1) == SMALL_BYTES_MAX);
 
-/// The class of slots for `bytes` (at least 16): the smallest that holds them.
+/// The class of slots for `bytes`: the smallest that holds them.
 const fn class_of(bytes: usize) -> usize {
+    let bytes = if bytes < SLOT_BYTES_MIN { SLOT_BYTES_MIN } else { bytes };
     // The 4 bits behind the leading one count within a doubling; rounding up carries by itself.
     let last = bytes - 1;
     let doubling = last.ilog2();
@@ -378,7 +379,7 @@ impl Arena {
     }
 
     fn allocate(&mut self, shape: Shape) -> EntryId {
-        let class = if shape.large { CLASS_COUNT } else { class_of(shape.bytes.max(SLOT_BYTES_MIN)) };
+        let class = if shape.large { CLASS_COUNT } else { class_of(shape.bytes) };
         let page_index = match self.with_room[class].last() {
             Some(&page) => page as usize,
             None => self.open_page(class),
@@ -666,7 +667,29 @@ fn next_free_large(boxes: &[Box<[u8]>], after: u16, fresh: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::EntryKind;
     use super::*;
+
+    #[test]
+    fn short_entries_stay_in_their_place() {
+        assert_eq!(class_of(1), class_of(SLOT_BYTES_MIN));
+        let mut arena = Arena::default();
+        let view = |value| EntryView {
+            map: MapId(0),
+            key: b"",
+            value,
+            kind: EntryKind::String,
+            expire_at_ms: 0,
+            version: Version(1),
+            accessed_s: 0,
+            frequency: 0,
+        };
+        let id = arena.insert(&view(b""), 0);
+        assert!(arena.overwrite(id, &view(b""), 0) && arena.overwrite(id, &view(b"12"), 0));
+        assert_eq!(arena.view(id).value, b"12");
+        assert_eq!(arena.replace(id, &view(b""), 0), id);
+        assert!(!arena.overwrite(id, &EntryView { expire_at_ms: 1, ..view(b"") }, 0), "another header");
+    }
 
     #[test]
     fn classes_hold_their_sizes_with_little_slack() {
