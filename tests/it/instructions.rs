@@ -20,7 +20,7 @@ const WORKLOAD: &str = "RINGDOVE_WORKLOAD";
 /// Instructions a command in the profile of tests, in batches of 64: from the bytes of a read to those of
 /// the reply; and from a frame of records to the frame of their ack.
 const NOTED: [(&str, f64); 4] =
-    [("GET", 3_350.0), ("SET", 4_580.0), ("replicated SET", 9_630.0), ("apply", 5_000.0)];
+    [("GET", 2_790.0), ("SET", 3_640.0), ("replicated SET", 6_780.0), ("apply", 4_260.0)];
 
 /// What is counted goes through here.
 #[inline(never)]
