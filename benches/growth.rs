@@ -1,17 +1,16 @@
 //! What a node costs while it does nothing, while it fills, and after it was emptied: each figure
-//! beside its bar. Real nodes; Redis beside them for the memory an entry, if `redis-server` is there.
+//! beside its bar. `ringdove bench compare --redis --only memory` has Redis beside it.
 //!
 //! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory).
 
 mod rig;
 
 use rig::load::Load;
-use rig::process::{Node, Server, free_port, wait_for_port};
-use rig::{Failure, RINGDOVE, median, results};
+use rig::servers::{Node, Server};
+use rig::{Failure, block_on, median, program, results};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const MIB: f64 = 1_048_576.0;
@@ -25,15 +24,17 @@ const STARTS: usize = 5;
 const TTL_S: u64 = 1_000_000;
 
 fn main() {
-    results::run("growth", || {
-        starting()?;
-        idle()?;
-        for keys in if is_large() { vec![1_000_000, 10_000_000] } else { vec![1_000_000] } {
-            filled(keys)?;
-        }
-        emptied()?;
-        expiring()
-    });
+    results::run("growth", || block_on(bench()));
+}
+
+async fn bench() -> Result<(), Failure> {
+    starting().await?;
+    idle().await?;
+    for keys in if is_large() { vec![1_000_000, 10_000_000] } else { vec![1_000_000] } {
+        filled(keys).await?;
+    }
+    emptied().await?;
+    expiring().await
 }
 
 fn is_large() -> bool {
@@ -81,14 +82,6 @@ impl Client {
         Ok(())
     }
 
-    /// Keys that there are.
-    fn keys(&mut self) -> Result<f64, Failure> {
-        self.stream.write_all(b"DBSIZE\r\n")?;
-        let mut line = String::new();
-        self.replies.read_line(&mut line)?;
-        Ok(line.trim_start_matches(':').trim_end().parse()?)
-    }
-
     /// What INFO says of the memory in use.
     fn used_bytes(&mut self) -> Result<f64, Failure> {
         self.stream.write_all(b"INFO memory\r\n")?;
@@ -128,28 +121,28 @@ fn fill(client: &mut Client, keys: u64, expiry: Option<(&[u8], u64)>) -> Result<
     })
 }
 
-fn starting() -> Result<(), Failure> {
+async fn starting() -> Result<(), Failure> {
     let mut alone = Vec::new();
     let mut joined = Vec::new();
     for _ in 0..STARTS {
         let start = Instant::now();
-        let first = Node::start(&[])?;
+        let first = Node::start(&[]).await?;
         fill(&mut Client::connect(first.resp)?, 1, None)?;
         alone.push(start.elapsed().as_secs_f64());
         let seed = first.quic.to_string();
-        let second = Node::start(&["--seed", &seed])?;
+        let second = Node::start(&["--seed", &seed]).await?;
         let start = Instant::now();
-        let third = Node::start(&["--seed", &seed])?;
+        let third = Node::start(&["--seed", &seed]).await?;
         joined.push(start.elapsed().as_secs_f64());
         drop((first, second, third));
     }
     report("start alone, until the first SET", median(alone), "s", 0.3)?;
     report("start as the third of an empty cluster, until ready", median(joined), "s", 2.0)?;
-    report("the program", std::fs::metadata(RINGDOVE)?.len() as f64 / MIB, "MiB", 20.0)
+    report("the program", std::fs::metadata(program()?)?.len() as f64 / MIB, "MiB", 20.0)
 }
 
-fn idle() -> Result<(), Failure> {
-    let node = Node::start(&[])?;
+async fn idle() -> Result<(), Failure> {
+    let node = Node::start(&[]).await?;
     std::thread::sleep(SETTLE);
     report("idle, resident", node.server.resident_bytes() / MIB, "MiB", 40.0)?;
     report("idle, processor", processor_percent(&node.server), "% of one", 0.5)
@@ -161,25 +154,20 @@ fn processor_percent(server: &Server) -> f64 {
     (server.cpu_us() - before) / IDLE_FOR.as_micros() as f64 * 100.0
 }
 
-/// Memory an entry with everything that the process takes, and what is counted of it.
-fn filled(keys: u64) -> Result<(), Failure> {
-    for (name, expiry, bar) in [("no TTL", None, 0.75), ("TTL", Some((&b"EX"[..], TTL_S)), 0.63)] {
-        let redis = redis_bytes(keys, expiry);
-        let node = Node::start(&[])?;
+/// What is counted of the memory that entries take, and what they cost while nothing happens.
+async fn filled(keys: u64) -> Result<(), Failure> {
+    for (name, expiry) in [("no TTL", None), ("TTL", Some((&b"EX"[..], TTL_S)))] {
+        let node = Node::start(&[]).await?;
         let mut client = Client::connect(node.resp)?;
         std::thread::sleep(SETTLE);
         let (empty, empty_used) = (node.server.resident_bytes(), client.used_bytes()?);
         fill(&mut client, keys, expiry)?;
         std::thread::sleep(SETTLE);
         let resident = node.server.resident_bytes();
-        let bytes = resident / client.keys()?;
         let what = format!("{keys} keys, {name}");
-        match redis {
-            Ok(redis) => report(&format!("{what}, resident, to Redis"), bytes / redis, "", bar)?,
-            Err(error) => println!("{what}: {bytes:.1} B an entry; no Redis to compare with: {error}"),
-        }
-        let uncounted = (1.0 - (client.used_bytes()? - empty_used) / (resident - empty)).abs() * 100.0;
-        report(&format!("{what}, counted or resident too much"), uncounted, "%", 5.0)?;
+        println!("{what}: {:.1} resident bytes an entry", resident / keys as f64);
+        let counted: f64 = (client.used_bytes()? - empty_used) / (resident - empty);
+        report(&format!("{what}, counted or resident too much"), (1.0 - counted).abs() * 100.0, "%", 5.0)?;
         if expiry.is_some() {
             report(&format!("{what}, idle, processor"), processor_percent(&node.server), "% of one", 1.0)?;
         }
@@ -187,23 +175,10 @@ fn filled(keys: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Resident bytes an entry of a Redis without persistence.
-fn redis_bytes(keys: u64, expiry: Option<(&[u8], u64)>) -> Result<f64, Failure> {
-    let port = free_port(None)?;
-    let mut command = Command::new("redis-server");
-    let server =
-        Server::spawn(command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]))?;
-    wait_for_port(port)?;
-    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
-    fill(&mut client, keys, expiry)?;
-    std::thread::sleep(SETTLE);
-    Ok(server.resident_bytes() / client.keys()?)
-}
-
 /// Memory after values of random sizes were overwritten and four in five deleted.
-fn emptied() -> Result<(), Failure> {
+async fn emptied() -> Result<(), Failure> {
     const KEYS: u64 = 200_000;
-    let node = Node::start(&[])?;
+    let node = Node::start(&[]).await?;
     let mut client = Client::connect(node.resp)?;
     let (empty, empty_used) = (node.server.resident_bytes(), client.used_bytes()?);
     let mut state = 1u64;
@@ -233,16 +208,16 @@ fn emptied() -> Result<(), Failure> {
 }
 
 /// Latency of reads while a million keys expire at once.
-fn expiring() -> Result<(), Failure> {
+async fn expiring() -> Result<(), Failure> {
     const KEYS: u64 = 1_000_000;
     const AFTER: Duration = Duration::from_secs(60);
-    let node = Node::start(&[])?;
+    let node = Node::start(&[]).await?;
     let at = SystemTime::now().duration_since(UNIX_EPOCH)? + AFTER;
     let started = Instant::now();
     fill(&mut Client::connect(node.resp)?, KEYS, Some((b"EXAT", at.as_secs())))?;
     let reads = Load { keys: 1_000, ..Load::new("1:0", 50, 1, 60_000) };
-    let before = reads.run(node.resp)?.p99_us;
+    let before = reads.run(node.resp).await?.gets.p99_us;
     std::thread::sleep(AFTER.saturating_sub(started.elapsed()));
-    let meanwhile = reads.run(node.resp)?.p99_us;
+    let meanwhile = reads.run(node.resp).await?.gets.p99_us;
     report("a million expire, added to p99 of GET", (meanwhile - before) / 1_000.0, "ms", 2.0)
 }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub type Failure = Box<dyn std::error::Error>;
 
 /// The program under test, built with the profile of the benchmarks.
-fn program() -> std::io::Result<PathBuf> {
+pub fn program() -> std::io::Result<PathBuf> {
     Ok(env!("CARGO_BIN_EXE_ringdove").into())
 }
 
