@@ -602,3 +602,30 @@ impl Host for RespHost<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use tokio::io::{BufWriter, duplex};
+
+    /// The end of a long reply over TLS stayed in its buffer if the socket was full just then.
+    #[test]
+    fn what_is_delivered_lies_in_no_buffer() {
+        let reply = [b'v'; 5_000];
+        let (ours, mut theirs) = duplex(1 << 16);
+        let mut write = BufWriter::with_capacity(1 << 16, ours);
+        let mut rest = &reply[..];
+        let mut taken = vec![0; reply.len()];
+        let deliver = async {
+            while let Some(count) =
+                poll_fn(|context| poll_deliver(Pin::new(&mut write), rest, context)).await?
+            {
+                rest = &rest[count..];
+            }
+            theirs.read_exact(&mut taken).await
+        };
+        assert_eq!(deliver.now_or_never().expect("all is there").expect("a pipe"), reply.len());
+        assert_eq!(taken, reply);
+    }
+}
