@@ -367,7 +367,7 @@ impl Partition {
         let (partition, epoch) = (self.id, self.epoch);
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
         let now_us = shared.now.mono_us;
-        primary.is_overheard(shared);
+        primary.forget_heard(shared);
         for unheard in primary.unheard.iter().chain(&primary.unheard_in_sync) {
             shared.peers.nudge(unheard.node);
         }
@@ -530,7 +530,7 @@ impl Primary {
     #[inline]
     fn may_commit(&mut self, shared: &Shared) -> bool {
         if !self.unheard.is_empty() {
-            self.unheard.retain(|unheard| unheard.may_read(shared));
+            self.forget_heard(shared);
         }
         self.unheard.is_empty()
             && (!self.is_short(shared) || self.followers.iter().all(|follower| follower.attached))
@@ -539,9 +539,15 @@ impl Primary {
     /// Whether somebody who reigned before may still read on a lease from here. Nobody becomes complete
     /// until then: who is may reign next, and would commit without a thought of leases that it hasn't given.
     pub(super) fn is_overheard(&mut self, shared: &Shared) -> bool {
-        self.unheard.retain(|unheard| unheard.may_read(shared));
-        self.unheard_in_sync.retain(|unheard| unheard.may_read(shared));
+        self.forget_heard(shared);
         !self.unheard.is_empty() || !self.unheard_in_sync.is_empty()
+    }
+
+    /// Forgets those who reigned before and can read no more on a lease from here.
+    fn forget_heard(&mut self, shared: &Shared) {
+        for unheard in [&mut self.unheard, &mut self.unheard_in_sync] {
+            unheard.retain(|unheard| unheard.may_read(shared));
+        }
     }
 
     /// Whether fewer copies take part than a write needs.
