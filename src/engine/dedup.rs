@@ -10,6 +10,8 @@
 //!
 //! - below what the client itself acknowledged, a reply is gone and the request is
 //!   [`Verdict::Forgotten`];
+//! - a reply that was too long to keep, or may be to a write that was replaced
+//!   ([`forget_replies`](DedupTable::forget_replies)), is gone, but that its request ran is known;
 //! - a client that was forgotten altogether leaves a trace, the *forgetting time*: the latest last
 //!   use of any forgotten client. A request that was first sent after it, or after its client was
 //!   (again) remembered, can't have run unnoticed ([`Verdict::Fresh`]); one that is older than both
@@ -123,7 +125,7 @@ struct Window {
     ran: Vec<(u64, Reply)>,
 }
 
-/// A kept reply; most are a few bytes.
+/// A kept reply; most are a few bytes. Empty, as no reply is, if only that the request ran is known.
 type Reply = SmallVec<[u8; 16]>;
 
 impl DedupTable {
@@ -141,7 +143,8 @@ impl DedupTable {
                 return Verdict::Forgotten;
             }
             if let Ok(at) = window.find(tag.request) {
-                return Verdict::Duplicate(&window.ran[at].1);
+                let reply = &window.ran[at].1;
+                return if reply.is_empty() { Verdict::Forgotten } else { Verdict::Duplicate(reply) };
             }
         }
         let sent_ms = now_ms.saturating_sub(u64::from(tag.age_ms) + self.limits.age_margin_ms);
@@ -162,22 +165,32 @@ impl DedupTable {
     /// Enters a request of a known client.
     fn note(&mut self, update: &DedupUpdate<'_>) {
         self.acknowledge(update.client, update.acknowledged_below);
-        if let Some(window) = self.clients.get_mut(&update.client)
-            && update.request >= window.floor
-            && let Err(at) = window.find(update.request)
-        {
-            if update.reply.len() > REPLY_BYTES_MAX {
-                // Remembered as forgotten: the floor can only be raised over a prefix, and older
-                // requests of a client that uses such replies are in doubt too.
-                self.bytes -= window.raise_floor(update.request.saturating_add(1));
-            } else {
-                window.ran.insert(at, (update.request, Reply::from_slice(update.reply)));
-                self.bytes += ENTRY_BYTES + update.reply.len();
+        let Some(window) = self.clients.get_mut(&update.client) else { return };
+        if update.request < window.floor {
+            return;
+        }
+        let reply = if update.reply.len() > REPLY_BYTES_MAX { &[] } else { update.reply };
+        match window.find(update.request) {
+            Ok(at) if window.ran[at].1.is_empty() => window.ran[at].1 = Reply::from_slice(reply),
+            Ok(_) => return,
+            Err(at) => {
+                window.ran.insert(at, (update.request, Reply::from_slice(reply)));
+                self.bytes += ENTRY_BYTES;
             }
-            if window.ran.len() > WINDOW_MAX {
-                let oldest = window.ran[0].0;
-                self.bytes -= window.raise_floor(oldest.saturating_add(1));
-            }
+        }
+        self.bytes += reply.len();
+        if window.ran.len() > WINDOW_MAX {
+            let oldest = window.ran[0].0;
+            self.bytes -= window.raise_floor(oldest.saturating_add(1));
+        }
+    }
+
+    /// Forgets all replies, but not that the requests ran: to repeat one is in doubt, until another
+    /// copy's state is [merged](DedupTable::merge) that knows its reply.
+    pub fn forget_replies(&mut self) {
+        for (_, reply) in self.clients.values_mut().flat_map(|window| &mut window.ran) {
+            self.bytes -= reply.len();
+            *reply = Reply::new();
         }
     }
 
@@ -218,7 +231,7 @@ impl DedupTable {
     }
 
     /// Takes up another copy's state, as from a snapshot; what this one knows beyond it (from
-    /// updates that overtook the snapshot) stays.
+    /// updates that overtook the snapshot) stays, and replies forgotten here are known again.
     pub fn merge(&mut self, other: &DedupTable) {
         self.forgot_ms = self.forgot_ms.max(other.forgot_ms);
         for (&client, window) in &other.clients {
@@ -535,6 +548,24 @@ mod tests {
         assert_eq!(encoded(&learner), encoded(&source));
     }
 
+    #[test]
+    fn forgotten_replies_are_in_doubt_until_a_copy_that_knows_them_is_merged() {
+        let mut table = table();
+        run(&mut table, ALICE, 0, 1, b":53");
+        run(&mut table, ALICE, 2, 2, b"another's");
+        table.forget_replies();
+        assert_eq!(table.bytes(), CLIENT_BYTES + 2 * ENTRY_BYTES);
+        let mut other = self::table();
+        run(&mut other, ALICE, 2, 3, b":54");
+        table.merge(&DedupTable::decode(&encoded(&other), DedupLimits::default()).unwrap());
+        assert_eq!(table.check(&tag(ALICE, 0), 4), Verdict::Forgotten);
+        assert_eq!(table.check(&tag(ALICE, 1), 4), Verdict::Fresh, "it never ran");
+        assert_eq!(table.check(&tag(ALICE, 2), 4), Verdict::Duplicate(b":54"));
+        let copy = DedupTable::decode(&encoded(&table), DedupLimits::default()).unwrap();
+        assert_eq!(copy.check(&tag(ALICE, 0), 4), Verdict::Forgotten);
+        assert_eq!(copy.bytes(), table.bytes());
+    }
+
     #[derive(Clone, Debug)]
     struct Step {
         client: u64,
@@ -545,7 +576,7 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = (0..6u64, 0..12u64, 0..4u64, 0..400u64, vec(any::<u8>(), 0..30)).prop_map(
+        let step = (0..6u64, 0..12u64, 0..4u64, 0..400u64, vec(any::<u8>(), 1..30)).prop_map(
             |(client, request, behind, elapsed_ms, reply)| Step {
                 client,
                 request,

@@ -221,9 +221,13 @@ fn merge_into(
         shared.stats.refused.malformed += 1;
         return None;
     }
-    // Its tail is not the log that leads to what it becomes, even if the rest never comes (seed 901884).
-    copy.commit = copy.last;
-    copy.tail.trim(copy.last);
+    if number == 0 {
+        // Its tail is not the log that leads to what it becomes, even if the rest never comes (seed 901884),
+        // nor are its replies to writes of its own that are overwritten now (seed 4002183).
+        copy.commit = copy.last;
+        copy.tail.trim(copy.last);
+        copy.dedup.forget_replies();
+    }
     let mut rest = records;
     while !rest.is_empty() {
         let Ok(effect) = record::decode(&mut rest, &shared.config.limits) else { break };
@@ -248,4 +252,42 @@ fn decodes(records: &[u8], limits: &record::Limits) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::config::EngineConfig;
+    use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
+    use crate::engine::ids::{ClientId, Sequence, Version};
+
+    fn tag(client: u64) -> RequestTag {
+        RequestTag { client: ClientId(client), request: 0, acknowledged_below: 0, age_ms: 0 }
+    }
+
+    /// A former copy that answered its own client's increment with 53, which nobody acknowledged, is
+    /// completed with another's 53.
+    #[test]
+    fn a_reply_to_a_write_that_an_overlay_overwrites_is_in_doubt() {
+        let mut shared = Shared::new(NodeId(1), EngineConfig::default(), 1);
+        let mut copy = Copy::empty(Epoch(1));
+        copy.dedup.record(&DedupUpdate::of(&tag(3), 5, b":53\r\n"));
+        let mut learner = DedupTable::new(DedupLimits::default());
+        learner.record(&DedupUpdate::of(&tag(1), 6, b":53\r\n"));
+        let mut dedup = Vec::new();
+        learner.encode(&mut dedup);
+        let end = OverlayEnd { last: Sequence(9), clock: Version(7), dedup: &dedup };
+        let (mut former, mut merging) = (Some(copy), None);
+        for _again in 0..2 {
+            let part = |merging: &mut _, former: &mut _, shared: &mut _, number, end| {
+                merge_into(former, merging, shared, NodeId(2), number, crc32fast::hash(&[]), &[], end)
+            };
+            assert_eq!(part(&mut merging, &mut former, &mut shared, 0, None), Some(false));
+            assert_eq!(part(&mut merging, &mut former, &mut shared, 1, Some(end)), Some(true));
+        }
+        let copy = former.expect("it is kept");
+        assert_eq!(copy.last, Sequence(9));
+        assert_eq!(copy.dedup.check(&tag(3), 8), Verdict::Forgotten);
+        assert_eq!(copy.dedup.check(&tag(1), 8), Verdict::Duplicate(b":53\r\n"));
+    }
 }

@@ -27,30 +27,37 @@ impl Copies {
             return Ok(());
         }
         let committed = commits.until(partition.id, (incarnation, partition.epoch)).sequence;
-        // Anywhere: this node's table may be old, and the copies elsewhere by now. One that failed
-        // since, and missed what was committed without it, is no doing of ours.
+        // Anywhere: this node's table may be old, and the copies elsewhere by now. One that was counted out
+        // since failed, which is no doing of ours, or was given up for others, which was looked at then.
         let lists = |table: &Table, other| {
             table.assignment(partition.id).is_some_and(|assignment| assignment.isr.contains(&other))
         };
-        let failed = |other| lists(table, other) && cluster.agreed().is_some_and(|now| !lists(now, other));
+        let counted_out =
+            |other| lists(table, other) && cluster.agreed().is_some_and(|now| !lists(now, other));
         // Nor is one that was given up for a later incarnation, which this node doesn't know of yet.
         let moved = |other, engine: &Engine| lists(table, other) && engine.table().incarnation > incarnation;
-        let complete = cluster
-            .nodes
-            .iter()
+        let others = || cluster.nodes.iter().filter(|(other, _)| **other != node);
+        let last = |engine: &Engine| {
+            let other = engine.partitions().get(partition.id.index());
+            other.and_then(|other| other.copy.as_ref()).map(|copy| copy.last)
+        };
+        let complete = others()
             .filter(|(other, sim)| {
-                let copy = sim.engine.partitions().get(partition.id.index());
-                let last = copy.and_then(|other| other.copy.as_ref()).map(|copy| copy.last);
-                let held = last.is_some_and(|last| last >= committed || failed(**other));
-                **other != node && (held || moved(**other, &sim.engine))
+                let held = last(&sim.engine).is_some_and(|last| last >= committed);
+                held || counted_out(**other) || moved(**other, &sim.engine)
             })
             .count();
         let up = table.owners().count();
         let wanted = usize::from(table.settings.replicas).min(up.max(1));
         if complete < wanted {
+            let held: Vec<_> = others().map(|(other, sim)| (other, last(&sim.engine))).collect();
             return Err(format!(
-                "{node} gave up {} with {complete} of {wanted} complete copies, {committed} committed",
-                partition.id
+                "{node} gave up {} with {complete} of {wanted} complete copies, {committed} committed; at {} {:?}, \
+                 agreed {:?}, held {held:?}",
+                partition.id,
+                table.version,
+                table.assignment(partition.id),
+                cluster.agreed().and_then(|now| now.assignment(partition.id)),
             ));
         }
         Ok(())

@@ -38,6 +38,8 @@ use uniques::Uniques;
 const AUDITOR: u64 = 1_000;
 const PATIENCE_US: u64 = 9_000_000;
 const RETRY_US: u64 = 100_000;
+/// An exactly-once request that is forgotten is repeated for so long, as the Rust client does.
+const DEADLINE_US: u64 = 10_000_000;
 /// Hot keys change so often, to keep the history of each short.
 const WINDOW_US: u64 = 2_000_000;
 const HISTORY_STEPS_MAX: u64 = 400_000;
@@ -84,6 +86,11 @@ struct Pending {
     invoke_us: u64,
     args: Vec<Vec<u8>>,
     intent: Intent,
+}
+
+/// Whether any partition ever went on from a former copy.
+fn has_recovered(cluster: &Cluster) -> bool {
+    cluster.nodes.values().any(|node| node.engine.stats().recovered > 0)
 }
 
 impl Pending {
@@ -619,6 +626,12 @@ impl Workload {
                     .or_else(|detail| if self.config.evicts_all { Ok(()) } else { Err((COUNTS, detail)) })?;
             }
             (Intent::Count(key), Reply::InDoubt) => {
+                self.counters.entry(key.clone()).or_default().in_doubt += 1;
+            }
+            // Who goes on from a former copy has forgotten its replies.
+            (Intent::CountOnce(key, _, first_us), Reply::InDoubt)
+                if now.mono_us > first_us + DEADLINE_US && has_recovered(cluster) =>
+            {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
             (Intent::CountOnce(..), Reply::InDoubt | Reply::Refused) => {
