@@ -22,7 +22,7 @@ use super::ids::{Epoch, Incarnation, NodeId, PartitionId, TableVersion};
 use super::membership::{GossipId, Membership, MembershipConfig, MembershipCounters, MembershipOutput};
 use super::message::{self, Message, Records, Refusal, Unavailable};
 use super::mutants::Mutant;
-use super::op::{Op, OwnedOp, Submitted, Ticket};
+use super::op::{EncodedOp, Op, OwnedOp, Submitted, Ticket};
 use super::partition::primary::{Asker, ReplyBytes};
 use super::partition::{Copy, Partition};
 use super::peers::Peers;
@@ -91,6 +91,8 @@ pub struct Engine {
     /// Who should vote, as last ordered, and when.
     voters_ordered: (Vec<NodeId>, u64),
     sweep_cursor: usize,
+    /// Room for a reply that goes elsewhere.
+    scratch: Vec<u8>,
     digest_cursor: usize,
     digest_owed_us: u64,
     tick_us: u64,
@@ -146,6 +148,7 @@ impl Engine {
             last_report_us: 0,
             voters_ordered: (Vec::new(), 0),
             sweep_cursor: 0,
+            scratch: Vec::new(),
             digest_cursor: 0,
             digest_owed_us: 0,
             tick_us: 0,
@@ -346,7 +349,7 @@ impl Engine {
         while !rest.is_empty() {
             let broken = decode_ahead(&mut rest, &mut ahead);
             if !foreign {
-                self.touch_records(&ahead);
+                self.touch_keys_of(&ahead);
             }
             for message in ahead.drain(..) {
                 self.take(from, frame, foreign.then_some(incarnation), message, &mut batch);
@@ -500,12 +503,18 @@ impl Engine {
     /// read, one level of pointers after the other, so that the cache misses of a batch overlap. Changes
     /// nothing.
     pub fn touch(&self, keys: &[(PartitionId, u64)], writes: bool) {
+        // What belongs elsewhere is sent there, whether there is a copy here or not.
+        self.touch_where(keys, writes, Partition::is_primary);
+    }
+
+    fn touch_where(&self, keys: &[(PartitionId, u64)], writes: bool, of: impl Fn(&Partition) -> bool) {
         const AT_A_TIME: usize = 64;
         for keys in keys.chunks(AT_A_TIME) {
             let mut read = 0u64;
             let mut found: SmallVec<[(&Partition, &Copy, u64); AT_A_TIME]> = SmallVec::new();
             for &(partition, hash) in keys {
                 if let Some(partition) = self.partitions.get(partition.index())
+                    && of(partition)
                     && let Some(copy) = &partition.copy
                 {
                     read ^= partition.promised.0 ^ copy.shard.touch();
@@ -537,20 +546,31 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::touch`], for the records of a frame's next messages.
-    fn touch_records(&self, messages: &[Message<'_>]) {
+    /// As [`Engine::touch`], for the records and forwarded operations of a frame's next messages.
+    fn touch_keys_of(&self, messages: &[Message<'_>]) {
         let mut keys: SmallVec<[(PartitionId, u64); AHEAD_MAX]> = SmallVec::new();
+        let mut writes = false;
         for message in messages {
-            let Message::Records(Records { partition, mut records, .. }) = *message else { continue };
-            let limits = &self.shared.config.limits;
-            while !records.is_empty()
-                && let Ok(effect) = record::decode(&mut records, limits)
-            {
-                keys.extend(effect.key_ref().map(|key| (partition, key.hash)));
+            match *message {
+                Message::Records(Records { partition, mut records, .. }) => {
+                    writes = true;
+                    let limits = &self.shared.config.limits;
+                    while !records.is_empty()
+                        && let Ok(effect) = record::decode(&mut records, limits)
+                    {
+                        keys.extend(effect.key_ref().map(|key| (partition, key.hash)));
+                    }
+                }
+                Message::Forward { op, .. } => {
+                    let op = EncodedOp(op);
+                    writes |= op.writes();
+                    keys.extend(op.first_key().map(|key| (op.partition(), key.hash)));
+                }
+                _ => {}
             }
         }
         if keys.len() > 1 {
-            self.touch(&keys, true);
+            self.touch_where(&keys, writes, |_| true);
         }
     }
 

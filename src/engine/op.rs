@@ -4,6 +4,7 @@ use super::command::{self, CommandSpec};
 use super::dedup::RequestTag;
 use super::ids::{ClientId, MapId, PartitionId, Slot};
 use super::resp::Proto;
+use super::store::KeyRef;
 use smallvec::SmallVec;
 
 /// A driver's name for an operation under way; the engine hands it back with the reply.
@@ -28,7 +29,7 @@ pub struct Op<'a> {
     pub proto: Proto,
     /// For exactly-once writes.
     pub exactly_once: Option<RequestTag>,
-    /// The [`KeyRef::hash`](super::store::KeyRef::hash) of its first key, where it is known already.
+    /// The [`KeyRef::hash`] of its first key, where it is known already.
     pub key_hash: Option<u64>,
     /// The command's name and arguments.
     pub args: &'a [&'a [u8]],
@@ -63,6 +64,8 @@ const FLAG_RESP3: u8 = 1;
 const FLAG_EXACTLY_ONCE: u8 = 2;
 const FLAG_WRITES: u8 = 4;
 const HEAD: usize = 5;
+/// Bytes of an exactly-once tag.
+const TAG: usize = 28;
 
 /// A decoded operation, borrowing from the encoded one.
 pub struct OpenedOp<'a> {
@@ -102,7 +105,7 @@ impl OwnedOp {
     /// Encodes an operation.
     pub fn new(op: &Op<'_>) -> OwnedOp {
         let body: usize = op.args.iter().map(|arg| arg.len() + 4).sum();
-        let mut encoded = Vec::with_capacity(HEAD + 28 + 4 + body);
+        let mut encoded = Vec::with_capacity(HEAD + TAG + 4 + body);
         encoded.extend_from_slice(&op.partition.0.to_le_bytes());
         encoded.extend_from_slice(&op.map.0.to_le_bytes());
         let mut flags = 0;
@@ -124,39 +127,59 @@ impl OwnedOp {
         OwnedOp { encoded }
     }
 
-    /// Takes over an operation that another node encoded; checked when it is opened.
-    pub fn from_encoded(encoded: &[u8]) -> OwnedOp {
-        OwnedOp { encoded: encoded.to_vec() }
+    /// The encoded operation.
+    pub fn encoded(&self) -> EncodedOp<'_> {
+        EncodedOp(&self.encoded)
     }
+}
 
-    /// The encoded bytes.
-    pub fn encoded(&self) -> &[u8] {
-        &self.encoded
+/// An [`OwnedOp`]'s bytes, perhaps from another node; checked when they are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedOp<'a>(pub &'a [u8]);
+
+impl<'a> EncodedOp<'a> {
+    /// Keeps it.
+    pub fn to_owned(self) -> OwnedOp {
+        OwnedOp { encoded: self.0.to_vec() }
     }
 
     /// Whether it may write.
-    pub fn writes(&self) -> bool {
-        self.encoded.get(4).is_some_and(|flags| flags & FLAG_WRITES != 0)
+    pub fn writes(self) -> bool {
+        self.0.get(4).is_some_and(|flags| flags & FLAG_WRITES != 0)
     }
 
     /// Whether it may be sent again without running twice.
-    pub fn is_exactly_once(&self) -> bool {
-        self.encoded.get(4).is_some_and(|flags| flags & FLAG_EXACTLY_ONCE != 0)
+    pub fn is_exactly_once(self) -> bool {
+        self.0.get(4).is_some_and(|flags| flags & FLAG_EXACTLY_ONCE != 0)
     }
 
     /// Where it runs.
-    pub fn partition(&self) -> PartitionId {
-        match self.encoded.first_chunk::<2>() {
+    pub fn partition(self) -> PartitionId {
+        match self.0.first_chunk::<2>() {
             Some(bytes) => PartitionId(u16::from_le_bytes(*bytes)),
             None => PartitionId(0),
         }
     }
 
+    /// Its first argument behind the name, mostly a key, without a check of the rest.
+    pub fn first_key(self) -> Option<KeyRef<'a>> {
+        let mut rest = Reader(self.0.get(2..)?);
+        let map = MapId(rest.u16()?);
+        let tag = if rest.u8()? & FLAG_EXACTLY_ONCE != 0 { TAG } else { 0 };
+        rest.take(tag + size_of::<u32>())?;
+        let mut argument = || {
+            let len = rest.u32()? as usize;
+            rest.take(len)
+        };
+        argument()?;
+        Some(KeyRef::new(map, argument()?))
+    }
+
     /// Decodes it.
     ///
     /// `None` when the bytes aren't an operation, or name a command unknown here.
-    pub fn open(&self) -> Option<OpenedOp<'_>> {
-        let mut rest = Reader(&self.encoded);
+    pub fn open(self) -> Option<OpenedOp<'a>> {
+        let mut rest = Reader(self.0);
         let partition = PartitionId(rest.u16()?);
         let map = MapId(rest.u16()?);
         let flags = rest.u8()?;

@@ -32,8 +32,6 @@ pub struct Forwarded {
 pub struct Router {
     next_id: u64,
     forwarded: HashMap<u64, Forwarded, std::hash::BuildHasherDefault<super::partition::primary::PassThrough>>,
-    /// Ids by deadline, so that expiry looks at the oldest only.
-    by_deadline: VecDeque<(u64, u64)>,
     parked: BTreeMap<PartitionId, VecDeque<Parked>>,
     parked_count: usize,
 }
@@ -52,7 +50,6 @@ impl Router {
     /// Notes a forwarded operation and numbers it. Returns it as it is kept.
     pub fn forward(&mut self, forwarded: Forwarded) -> (u64, &OwnedOp) {
         self.next_id += 1;
-        self.by_deadline.push_back((forwarded.deadline_us + ANSWER_US, self.next_id));
         let kept = self.forwarded.entry(self.next_id).or_insert(forwarded);
         (self.next_id, &kept.op)
     }
@@ -68,28 +65,24 @@ impl Router {
 
     /// Takes all operations sent to `node`, in the order they were sent.
     pub fn lost(&mut self, node: NodeId) -> Vec<Forwarded> {
-        let mut ids: Vec<u64> =
-            self.forwarded.iter().filter(|(_, forwarded)| forwarded.to == node).map(|(&id, _)| id).collect();
-        ids.sort_unstable();
-        ids.into_iter().filter_map(|id| self.forwarded.remove(&id)).collect()
+        self.take(|forwarded| forwarded.to == node)
     }
 
-    /// Takes the forwarded operations whose answer is overdue.
+    /// Takes the forwarded operations whose answer is overdue, in the order they were sent. Looks at all.
     pub fn expired(&mut self, now_us: u64) -> Vec<Forwarded> {
-        let mut expired = Vec::new();
-        while let Some(&(deadline_us, id)) = self.by_deadline.front()
-            && (deadline_us <= now_us || !self.forwarded.contains_key(&id))
-        {
-            self.by_deadline.pop_front();
-            expired.extend(self.forwarded.remove(&id));
-        }
-        expired
+        self.take(|forwarded| forwarded.deadline_us + ANSWER_US <= now_us)
+    }
+
+    fn take(&mut self, which: impl Fn(&Forwarded) -> bool) -> Vec<Forwarded> {
+        let mut taken: Vec<_> = self.forwarded.extract_if(|_, forwarded| which(forwarded)).collect();
+        taken.sort_unstable_by_key(|&(id, _)| id);
+        taken.into_iter().map(|(_, forwarded)| forwarded).collect()
     }
 
     /// Parks an operation at its partition.
     pub fn park(&mut self, parked: Parked) {
         self.parked_count += 1;
-        self.parked.entry(parked.op.partition()).or_default().push_back(parked);
+        self.parked.entry(parked.op.encoded().partition()).or_default().push_back(parked);
     }
 
     /// Whether operations are parked at a partition: later ones must not overtake them.

@@ -176,7 +176,7 @@ fn wrong(to: &Engine, rogue: NodeId, random: &mut Random) -> (Vec<u8>, u64) {
             let refused = vec![(partition, Refusal::Fenced(other_epoch)); usize::from(count) + 1];
             Message::Ack(Ack { refused, ..ack })
         }
-        11 => Message::Forward { id: 0, patience_ms: u32::MAX, op: op.encoded() },
+        11 => Message::Forward { id: 0, patience_ms: u32::MAX, op: op.encoded().0 },
         12 => Message::ForwardReply { id: random.next(), outcome: ForwardOutcome::Done, reply: b"+OK\r\n" },
         13 => {
             let epoch = as_stranger(rogue != primary);

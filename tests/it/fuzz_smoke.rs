@@ -343,7 +343,7 @@ fn operation() -> Vec<u8> {
         key_hash: None,
         args: &args,
     };
-    OwnedOp::new(&op).encoded().to_vec()
+    OwnedOp::new(&op).encoded().0.to_vec()
 }
 
 /// Exactly-once state: one update, and a table of it.

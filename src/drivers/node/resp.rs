@@ -43,6 +43,8 @@ const STALLS_MAX: u32 = 60;
 /// Replies that clients don't take, in bytes, all of them together. Beyond it a client is closed
 /// after the first [`STALL`].
 const UNTAKEN_BYTES_MAX: usize = 128 << 20;
+/// Replies wait no longer for those that should leave with them.
+const OUTPUT_HELD_MAX: Duration = Duration::from_millis(1);
 /// Closed clients are logged at most so often.
 const SLOW_LINE_EVERY_US: u64 = 60_000_000;
 
@@ -218,14 +220,11 @@ impl RespFront {
     ) -> std::io::Result<()> {
         loop {
             // Everything that can be answered is written before anything more is read.
-            while !connection.output().is_empty() {
+            while connection.output_is_due() {
                 let output = connection.output();
                 add(&self.counters.output_bytes, output.len() as u64);
                 self.deliver(&mut write, output, door).await?;
-                output.clear();
-                if output.capacity() > 1 << 20 {
-                    *output = Vec::new();
-                }
+                connection.output_written();
                 // Mostly nothing had to wait for room, and nothing came meanwhile.
                 if !connection.input().is_empty() || !door.replies.borrow().is_empty() {
                     self.advance(&mut connection, door, number);
@@ -237,21 +236,30 @@ impl RespFront {
                 return write.shutdown().await;
             }
             let wants_input = connection.wants_input();
+            let holds_output = !connection.output().is_empty();
             let needed = connection.input_needed();
             let input = connection.input();
             // No more than has come already: announced bytes cost the sender nothing.
             let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
             input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
             let (mut reading, mut woken) = (pin!(read.read_buf(input)), pin!(door.wake.notified()));
-            let count = poll_fn(|context| {
+            let event = poll_fn(|context| {
                 // Replies are taken after every read, too.
                 if wants_input && let Poll::Ready(count) = reading.as_mut().poll(context) {
                     return Poll::Ready(Some(count));
                 }
                 woken.as_mut().poll(context).map(|()| None)
             });
-            match count.await.transpose()? {
-                Some(0) => return Ok(()),
+            let event = match holds_output {
+                true => tokio::time::timeout(OUTPUT_HELD_MAX, event).await,
+                false => Ok(event.await),
+            };
+            let Ok(count) = event else {
+                connection.release_output();
+                continue;
+            };
+            match count.transpose()? {
+                Some(0) => return self.deliver(&mut write, connection.output(), door).await,
                 Some(count) => add(&self.counters.input_bytes, count as u64),
                 None => {}
             }

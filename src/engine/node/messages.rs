@@ -3,12 +3,11 @@
 use super::Engine;
 use crate::engine::controller::Report;
 use crate::engine::ids::NodeId;
-use crate::engine::message::{Message, Unavailable};
-use crate::engine::op::OwnedOp;
+use crate::engine::message::Message;
+use crate::engine::op::EncodedOp;
 use crate::engine::partition::Partition;
 use crate::engine::partition::primary::Asker;
 use crate::engine::peers::{AckFault, Mark};
-use crate::engine::shared::Parked;
 
 impl Engine {
     pub(super) fn message(&mut self, from: NodeId, message: Message<'_>) {
@@ -118,20 +117,7 @@ impl Engine {
             }
             Message::Forward { id, patience_ms, op } => {
                 let patience_us = (u64::from(patience_ms) * 1_000).min(self.shared.config.patience_us);
-                let parked = Parked {
-                    asker: Asker::Node(from, id),
-                    op: OwnedOp::from_encoded(op),
-                    deadline_us: now.mono_us + patience_us,
-                    reason: Unavailable::ChangingHands,
-                };
-                if self.router.has_parked(parked.op.partition())
-                    && self.router.len() < self.shared.config.waiting_max
-                    && self.is_here(&parked.op)
-                {
-                    self.router.park(parked);
-                } else {
-                    self.run(parked);
-                }
+                self.run_forwarded(Asker::Node(from, id), EncodedOp(op), now.mono_us + patience_us);
             }
             Message::ForwardReply { id, outcome, reply } => self.forward_reply(from, id, outcome, reply),
             Message::Table(table) => self.table_received(from, *table),
@@ -203,11 +189,6 @@ impl Engine {
     /// Whether `from` may speak for `node`: itself, or as a member that passes on.
     fn speaks(&self, from: NodeId, node: NodeId, relayed: bool) -> bool {
         if relayed { self.shared.table.is_live(from) } else { from == node }
-    }
-
-    /// Whether an operation of another node is one, of the partition that it names.
-    fn is_here(&self, op: &OwnedOp) -> bool {
-        op.open().is_some_and(|opened| opened.fits(self.shared.table.settings.partitions))
     }
 
     /// Counts a report that the controller has no use for: of a reign that is over, or not its sender's.

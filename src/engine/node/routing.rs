@@ -4,7 +4,7 @@ use super::{Attempt, Engine, append_error};
 use crate::engine::command::Flags;
 use crate::engine::ids::{Epoch, NodeId};
 use crate::engine::message::{ForwardOutcome, Message, Unavailable};
-use crate::engine::op::{Op, OwnedOp};
+use crate::engine::op::{EncodedOp, Op, OpenedOp, OwnedOp};
 use crate::engine::partition::Partition;
 use crate::engine::partition::primary::{Asker, Executed, IN_DOUBT, ReplyBytes};
 use crate::engine::router::Forwarded;
@@ -13,6 +13,9 @@ use crate::engine::table::Assignment;
 
 /// What the asker of an operation gets whose keys are not of the partition it names.
 const MISDIRECTED: &[u8] = b"-ERR the operation was sent to a partition that its keys don't belong to\r\n";
+
+/// Room for replies that is kept, in bytes.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 impl Engine {
     pub(super) fn attempt(
@@ -50,7 +53,7 @@ impl Engine {
         let op = OwnedOp::new(op);
         let (id, op) = self.router.forward(Forwarded { asker, op, to: primary, deadline_us });
         self.shared.stats.forwarded += 1;
-        self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded() });
+        self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded().0 });
         Attempt::Waiting
     }
 
@@ -81,46 +84,74 @@ impl Engine {
         self.shared.arena.bytes_used() + bytes as u64 <= bytes_max + evictable
     }
 
-    /// Runs an operation that waited or came from another node; answers or parks it.
+    /// Runs an operation that waited; answers it or parks it again.
     pub(super) fn run(&mut self, parked: Parked) {
-        let Some(opened) = parked.op.open() else {
-            self.shared.stats.refused.malformed += 1;
-            self.answer(parked.asker, ForwardOutcome::Done, b"-ERR malformed operation\r\n");
-            return;
-        };
-        let of_node = matches!(parked.asker, Asker::Node(..));
-        if of_node && !opened.fits(self.shared.table.settings.partitions) {
-            self.shared.stats.refused.partition += 1;
-            self.answer(parked.asker, ForwardOutcome::Done, MISDIRECTED);
-            return;
+        let Parked { asker, ref op, deadline_us, .. } = parked;
+        if let Some(reason) = self.run_encoded(op.encoded(), asker, deadline_us) {
+            self.not_now(Parked { reason, ..parked });
         }
-        let mut out = Vec::new();
-        let attempt = self.attempt(&opened.as_op(), parked.asker, parked.deadline_us, &mut out);
-        drop(opened);
+    }
+
+    /// Runs an operation that another node sent; answers or parks it.
+    pub(super) fn run_forwarded(&mut self, asker: Asker, op: EncodedOp<'_>, deadline_us: u64) {
+        let parked = |reason| Parked { asker, op: op.to_owned(), deadline_us, reason };
+        let has_to_wait =
+            self.router.has_parked(op.partition()) && self.router.len() < self.shared.config.waiting_max;
+        if has_to_wait && op.open().is_some_and(|opened| self.fits(&opened)) {
+            self.router.park(parked(Unavailable::ChangingHands));
+        } else if let Some(reason) = self.run_encoded(op, asker, deadline_us) {
+            self.not_now(parked(reason));
+        }
+    }
+
+    fn fits(&self, opened: &OpenedOp<'_>) -> bool {
+        opened.fits(self.shared.table.settings.partitions)
+    }
+
+    /// Runs an operation and answers it, unless it waits for its commit. Otherwise says why it can't run now.
+    fn run_encoded(&mut self, op: EncodedOp<'_>, asker: Asker, deadline_us: u64) -> Option<Unavailable> {
+        let Some(opened) = op.open() else {
+            self.shared.stats.refused.malformed += 1;
+            self.answer(asker, ForwardOutcome::Done, b"-ERR malformed operation\r\n");
+            return None;
+        };
+        if matches!(asker, Asker::Node(..)) && !self.fits(&opened) {
+            self.shared.stats.refused.partition += 1;
+            self.answer(asker, ForwardOutcome::Done, MISDIRECTED);
+            return None;
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        let attempt = self.attempt(&opened.as_op(), asker, deadline_us, &mut out);
+        if matches!(attempt, Attempt::Answered) {
+            self.answer(asker, ForwardOutcome::Done, &out);
+        }
+        if out.capacity() <= SCRATCH_BYTES_MAX {
+            out.clear();
+            self.scratch = out;
+        }
         match attempt {
-            Attempt::Answered => self.answer(parked.asker, ForwardOutcome::Done, &out),
-            Attempt::Waiting => {}
-            Attempt::NotNow(reason) => {
-                match parked.asker {
-                    // Another node routes by itself: only the primary parks for it.
-                    Asker::Node(..)
-                        if !self
-                            .partitions
-                            .get(parked.op.partition().index())
-                            .is_some_and(Partition::is_primary) =>
-                    {
-                        let version = self.shared.table.version;
-                        self.answer(parked.asker, ForwardOutcome::Stale(version), &[]);
-                    }
-                    _ if self.shared.is_overdue(parked.deadline_us) => self.expire(parked.asker, reason),
-                    _ if self.router.len() >= self.shared.config.waiting_max => {
-                        self.expire(parked.asker, reason)
-                    }
-                    _ => {
-                        self.shared.stats.parked += 1;
-                        self.router.park(Parked { reason, ..parked });
-                    }
-                }
+            Attempt::Answered | Attempt::Waiting => None,
+            Attempt::NotNow(reason) => Some(reason),
+        }
+    }
+
+    /// Parks an operation that can't run now, or refuses it.
+    fn not_now(&mut self, parked: Parked) {
+        let partition = parked.op.encoded().partition();
+        match parked.asker {
+            // Another node routes by itself: only the primary parks for it.
+            Asker::Node(..) if !self.partitions.get(partition.index()).is_some_and(Partition::is_primary) => {
+                let version = self.shared.table.version;
+                self.answer(parked.asker, ForwardOutcome::Stale(version), &[]);
+            }
+            _ if self.shared.is_overdue(parked.deadline_us)
+                || self.router.len() >= self.shared.config.waiting_max =>
+            {
+                self.expire(parked.asker, parked.reason);
+            }
+            _ => {
+                self.shared.stats.parked += 1;
+                self.router.park(parked);
             }
         }
     }
@@ -152,7 +183,7 @@ impl Engine {
 
     fn give_up(&mut self, forwarded: Forwarded) {
         let Asker::Local(ticket) = forwarded.asker else { return };
-        if forwarded.op.writes() && !forwarded.op.is_exactly_once() {
+        if forwarded.op.encoded().writes() && !forwarded.op.encoded().is_exactly_once() {
             self.shared.stats.in_doubt += 1;
             self.shared.complete_error(ticket, IN_DOUBT);
         } else {
@@ -178,7 +209,7 @@ impl Engine {
                     self.shared.pull_table(from);
                 }
                 let Forwarded { asker, op, deadline_us, to } = forwarded;
-                let id = op.partition();
+                let id = op.encoded().partition();
                 if self.shared.table.assignment(id).is_some_and(|assignment| assignment.primary != to) {
                     // The table has moved on meanwhile: there is somebody else to ask.
                     self.shared.woken.insert(id);
@@ -188,7 +219,7 @@ impl Engine {
             }
             ForwardOutcome::Expired(reason) => self.shared.complete_error(ticket, reason.resp_error()),
             ForwardOutcome::InDoubt => {
-                if forwarded.op.is_exactly_once() {
+                if forwarded.op.encoded().is_exactly_once() {
                     self.give_up(forwarded);
                 } else {
                     self.shared.stats.in_doubt += 1;

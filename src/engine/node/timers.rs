@@ -72,7 +72,7 @@ impl Engine {
         for forwarded in self.router.expired(now_us) {
             let Asker::Local(ticket) = forwarded.asker else { continue };
             self.shared.stats.expired_patience += 1;
-            if forwarded.op.writes() {
+            if forwarded.op.encoded().writes() {
                 self.shared.stats.in_doubt += 1;
                 self.shared.complete_error(ticket, IN_DOUBT);
             } else {

@@ -20,6 +20,10 @@ use std::net::SocketAddr;
 const PART_BITS: u32 = 21;
 /// An empty input buffer keeps so much room, in bytes.
 const RETAINED_BYTES_MAX: usize = 256 << 10;
+/// An empty output buffer keeps so much room, in bytes.
+const RETAINED_OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// So much output doesn't wait for more, in bytes.
+const HELD_BYTES_MAX: usize = 16 << 10;
 /// The map that RESP sees.
 pub(super) const MAP: MapId = MapId(0);
 
@@ -46,11 +50,13 @@ impl Default for ConnectionLimits {
 /// 1. while [`Connection::wants_input`], read into [`Connection::input`] and
 ///    [`process`](Connection::process);
 /// 2. when an operation is done, [`complete`](Connection::complete) it;
-/// 3. after each of these, write [`Connection::output`] and clear it, then `process` once more if
-///    there was any: it takes up what had to wait for room;
+/// 3. after each of these, if [`Connection::output_is_due`], write [`Connection::output`] and
+///    [`Connection::output_written`], then `process` once more: it takes up what had to wait for room.
+///    Output that is not due for a while is to be [released](Connection::release_output);
 /// 4. when [`Connection::is_closed`] and all output is written, close the socket.
 ///
-/// Replies leave in the order of their commands, whatever the order of completion.
+/// Replies leave in the order of their commands, whatever the order of completion. Those of commands that
+/// came together leave together, where that holds none back for long: to send is dearer than to run.
 #[derive(Debug)]
 pub struct Connection {
     decoder: Decoder,
@@ -81,6 +87,7 @@ impl Connection {
                 scratch: Vec::new(),
                 pending: VecDeque::new(),
                 next: 0,
+                whole_at: 0,
                 pending_bytes: 0,
                 barrier: false,
                 closing: false,
@@ -107,6 +114,29 @@ impl Connection {
     /// Encoded replies in order, for the driver to write and remove.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.pipeline.output
+    }
+
+    /// Whether the output is to be written now; otherwise more replies of the commands that it is of are
+    /// to come, and leave with it.
+    pub fn output_is_due(&self) -> bool {
+        let pipeline = &self.pipeline;
+        !pipeline.output.is_empty()
+            && (pipeline.is_whole() || pipeline.output.len() >= HELD_BYTES_MAX || !pipeline.may_begin())
+    }
+
+    /// The output was written: clears it.
+    pub fn output_written(&mut self) {
+        let Pipeline { output, whole_at, next, .. } = &mut self.pipeline;
+        output.clear();
+        if output.capacity() > RETAINED_OUTPUT_BYTES_MAX {
+            *output = Vec::new();
+        }
+        *whole_at = *next;
+    }
+
+    /// Makes the output due, whatever is still to come.
+    pub fn release_output(&mut self) {
+        self.pipeline.whole_at = 0;
     }
 
     /// Whether nothing will be appended to the output any more, so that the socket is to be closed
@@ -158,6 +188,7 @@ impl Connection {
             return;
         }
         pipeline.session.info.active_at_us = host.now().mono_us;
+        let begins = pipeline.pending.is_empty() && pipeline.output.is_empty();
         let partition_count = host.table().settings.partitions;
         let mut at = 0;
         while at < input.len() && pipeline.may_begin() {
@@ -206,6 +237,9 @@ impl Connection {
                 }
             }
         }
+        if begins {
+            pipeline.whole_at = pipeline.next;
+        }
         if pipeline.closing || at == input.len() {
             input.clear();
             if input.capacity() > RETAINED_BYTES_MAX {
@@ -235,6 +269,8 @@ struct Pipeline {
     /// Commands whose replies are not in `output` yet, in order; the last is number `next - 1`.
     pending: VecDeque<Pending>,
     next: u64,
+    /// The output waits for the replies to all commands before this one.
+    whole_at: u64,
     /// Bytes of the replies in `pending`.
     pending_bytes: usize,
     /// Whether the last command in `pending` must end before another begins.
@@ -266,6 +302,16 @@ impl Pipeline {
             && !self.barrier
             && self.pending.len() < self.limits.pending_max
             && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
+    }
+
+    /// Number of the first command whose reply is not in `output` yet.
+    fn first_pending(&self) -> u64 {
+        self.next - self.pending.len() as u64
+    }
+
+    /// Whether the output has all that it waits for.
+    fn is_whole(&self) -> bool {
+        self.first_pending() >= self.whole_at
     }
 
     /// Begins one command. `spec` and `key`, its only one, are given if they were found out before.
@@ -428,8 +474,7 @@ impl Pipeline {
     fn complete(&mut self, ticket: Ticket, reply: &[u8], host: &mut impl Host) {
         let number = ticket.0 >> PART_BITS;
         let index = (ticket.0 & ((1 << PART_BITS) - 1)) as u32;
-        let first = self.next - self.pending.len() as u64;
-        let Some(at) = number.checked_sub(first).map(|at| at as usize) else { return };
+        let Some(at) = number.checked_sub(self.first_pending()).map(|at| at as usize) else { return };
         let Some(pending) = self.pending.get_mut(at) else { return };
         match std::mem::replace(&mut pending.state, State::Waiting) {
             State::Waiting => self.settle(at, reply),

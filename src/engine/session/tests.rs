@@ -464,6 +464,30 @@ fn limits_hold_commands_back() {
 }
 
 #[test]
+fn replies_to_commands_that_came_together_leave_together() {
+    let mut node = TestNode::new(1);
+    let mut connection = node.connect();
+    (node.deferring, node.at_once) = (true, 1);
+    connection.receive(&b"INCR k\r\n".repeat(3), &mut node);
+    assert!(!connection.output().is_empty() && !connection.output_is_due(), "two more are to come");
+    node.release(1, &mut connection);
+    assert!(!connection.output_is_due());
+    // What came later is waited for by nobody before it.
+    connection.receive(b"INCR k\r\nINCR k\r\n", &mut node);
+    node.release(0, &mut connection);
+    assert!(connection.output_is_due());
+    assert_eq!(connection.output(), b":1\r\n:2\r\n:3\r\n");
+    connection.output_written();
+    node.release(0, &mut connection);
+    assert!(!connection.output_is_due(), "the last one came with this one");
+    connection.release_output();
+    assert!(connection.output_is_due(), "it may take too long");
+    connection.output_written();
+    node.release(0, &mut connection);
+    assert!(connection.output_is_due());
+}
+
+#[test]
 fn a_breach_of_protocol_closes_behind_earlier_replies() {
     let mut node = TestNode::new(1);
     let mut connection = node.connect();
