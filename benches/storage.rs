@@ -201,12 +201,33 @@ fn fill(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What a tick of a node expires while a million keys are due: so long requests wait.
+fn sweep(criterion: &mut Criterion) {
+    const PARTITIONS_A_TICK: u16 = 26;
+    const BUDGET: usize = 200;
+    let mut group = criterion.benchmark_group("storage/sweep");
+    group.sample_size(10).throughput(Throughput::Elements(u64::from(PARTITIONS_A_TICK) * BUDGET as u64));
+    group.bench_function("5,200 entries that have expired", |bencher| {
+        bencher.iter_batched(
+            || Node::filled(&[7; 64], 1),
+            |mut node| {
+                for partition in 0..PARTITIONS_A_TICK {
+                    assert_eq!(node.keyspace(PartitionId(partition)).sweep_expired(BUDGET), BUDGET);
+                }
+                node
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2));
-    targets = memory, commands, fill
+    targets = memory, commands, fill, sweep
 }
 criterion_main!(benches);

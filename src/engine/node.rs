@@ -96,6 +96,8 @@ pub struct Engine {
     digest_cursor: usize,
     digest_owed_us: u64,
     tick_us: u64,
+    /// Whether nothing was due sooner than the next slow tick when it was last looked.
+    at_rest: bool,
     started_us: u64,
 }
 
@@ -152,6 +154,7 @@ impl Engine {
             digest_cursor: 0,
             digest_owed_us: 0,
             tick_us: 0,
+            at_rest: false,
             started_us: 0,
         }
     }
@@ -576,7 +579,7 @@ impl Engine {
 
     /// When [`Engine::tick`] wants to be called next.
     pub fn next_wake_us(&self) -> u64 {
-        self.tick_us + TICK_US
+        self.tick_us + if self.at_rest { SLOW_TICK_US } else { TICK_US }
     }
 
     /// Time has passed.

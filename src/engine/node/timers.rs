@@ -84,6 +84,7 @@ impl Engine {
         self.tick_membership_of_table(now);
         self.tick_takeover(now);
         self.update_load();
+        self.at_rest = self.is_at_rest();
         let table = self.shared.table.clone();
         self.shared.peers.retain(now_us, |node| table.members.contains_key(&node));
     }
@@ -268,6 +269,23 @@ impl Engine {
         let incarnation = table.incarnation.successor(me);
         tracing::warn!(%incarnation, "the rest of this small cluster is lost; going on alone");
         self.outputs.push_back(Output::Form(Box::new(table.carried_on(incarnation, me))));
+    }
+
+    /// Whether nobody and nothing here waits for a timer: alone, with nothing that expires or is to be freed.
+    fn is_at_rest(&self) -> bool {
+        let Engine { shared, partitions, .. } = self;
+        let rests = |partition: &super::Partition| {
+            partition.copy.as_ref().is_none_or(|copy| copy.shard.expiring() == 0 && !copy.shard.has_trash())
+        };
+        shared.table.members.len() == 1
+            && shared.table.maps.is_empty()
+            && self.maintained.is_empty()
+            && self.router.is_empty()
+            && !self.leaving
+            && shared.restless.is_empty()
+            && shared.condemned.is_empty()
+            && !shared.arena.has_draining()
+            && partitions.iter().all(rests)
     }
 
     fn update_load(&mut self) {

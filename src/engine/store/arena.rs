@@ -557,7 +557,7 @@ impl Arena {
     }
 
     /// Whether any page is being drained.
-    pub(super) fn has_draining(&self) -> bool {
+    pub fn has_draining(&self) -> bool {
         self.draining_count > 0
     }
 

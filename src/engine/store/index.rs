@@ -205,6 +205,12 @@ impl Index {
         None
     }
 
+    /// Due entries that [`next_due`](Index::next_due) may come to next.
+    pub(super) fn due_from(&self, from: Place, now_s: u32) -> impl Iterator<Item = EntryId> + '_ {
+        let segment = self.segments.get(from.segment as usize);
+        segment.into_iter().flat_map(move |segment| segment.due_from(from.slot as usize, now_s))
+    }
+
     /// The entry that expires next, to the second.
     pub(super) fn nearest_due(&mut self) -> Option<Place> {
         loop {

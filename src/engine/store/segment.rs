@@ -260,6 +260,14 @@ impl Segment {
         None
     }
 
+    /// The entries from a position on that are due at `now_s`.
+    pub(super) fn due_from(&self, from: usize, now_s: u32) -> impl Iterator<Item = EntryId> + '_ {
+        let slots = self.slots.get(from..).unwrap_or_default().iter();
+        let due_s = self.due_s.get(from..).unwrap_or_default();
+        let is_due = move |(slot, due_s): &(&u64, &u32)| **slot != 0 && **due_s <= now_s;
+        slots.zip(due_s).filter(is_due).map(|(&slot, _)| id_of(slot))
+    }
+
     /// When the entry at a position is due.
     pub(super) fn due_s(&self, at: usize) -> u32 {
         self.due_s.get(at).copied().unwrap_or(NEVER_S)

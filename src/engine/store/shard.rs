@@ -346,7 +346,8 @@ impl Shard {
         self.idle_from = prefix;
     }
 
-    pub(super) fn has_trash(&self) -> bool {
+    /// Whether a clear left entries whose memory is still to be freed.
+    pub fn has_trash(&self) -> bool {
         !self.trash.is_empty()
     }
 
