@@ -1,23 +1,25 @@
 //! The arena: every entry's bytes, in pages of equal slots.
 //!
 //! A page is 64 KiB cut into slots of one size; there are 16 sizes a doubling, so that a slot is
-//! on average 3 % larger than its entry. Eight pages, of any sizes of slots, are a block, which is
-//! what the allocator gives and gets back; slots of more than 8 KiB come in pages as large as a
-//! block. Sparse blocks are *drained*: nothing new goes there, and shards move out what they still
+//! on average 3 % larger than its entry. 32 pages, of any sizes of slots, are a block of 2 MiB, which
+//! is what the system gives and gets back, as one large page of its own where there are many; slots
+//! of more than 8 KiB come in pages as large as a block. Sparse blocks are *drained*: nothing new goes there, and shards move out what they still
 //! hold there ([`Shard::tidy`](super::Shard::tidy)).
 //!
 //! Entries beyond [`SMALL_BYTES_MAX`] have an allocation of their own, found through a page that
 //! holds nothing but those and takes the numbers of a whole block.
 
+use super::block::{Memory, Pages};
 use super::entry::{self, EntryView, SMALL_BYTES_MAX, Shape};
 use crate::engine::ids::{MapId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE_BYTES: usize = 64 << 10;
-const BLOCK_PAGES: usize = 8;
-/// A little more than the pages need: allocators pack what is up to half a mebibyte with others of
-/// its size, and return none of them to the system before all are free.
-const BLOCK_CAPACITY: usize = BLOCK_PAGES * PAGE_BYTES + 4_096;
+/// A block is as large as the large pages of x86-64 and of most ARM64 systems: 2 MiB.
+const BLOCK_PAGES: usize = 32;
+const BLOCK_BYTES: usize = BLOCK_PAGES * PAGE_BYTES;
+/// An arena of fewer bytes than this takes no more of the system than it uses.
+const HUGE_FROM_BYTES: u64 = 16 << 20;
 /// Slots of a page are numbered by the low bits of an entry's id.
 const SLOT_BITS: u32 = 11;
 const SLOT_COUNT_MAX: usize = 1 << SLOT_BITS;
@@ -129,9 +131,8 @@ impl Page {
 /// The memory of [`BLOCK_PAGES`] pages.
 #[derive(Debug, Default)]
 struct Block {
-    /// Up to the last slot that was ever used: what was not used yet is not resident either.
-    /// No capacity: no pages with slots here now.
-    bytes: Vec<u8>,
+    /// Empty: no pages with slots here now.
+    memory: Memory,
     /// Pages in use.
     used: u8,
     draining: bool,
@@ -143,7 +144,7 @@ struct Block {
 /// released to the arena before it is dropped, or its entries stay.
 #[derive(Debug)]
 pub struct Arena {
-    /// By number; a block has the next eight.
+    /// By number; each block has the next [`BLOCK_PAGES`].
     pages: Vec<Page>,
     blocks: Vec<Block>,
     /// Pages of blocks with memory that may be opened. The first ones are, so that the last blocks
@@ -261,7 +262,7 @@ impl Arena {
         // Only slots have a size.
         if page.slot_bytes > 0 {
             let start = id.start(page.slot_bytes);
-            return &self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)];
+            return &self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)];
         }
         match &page.body {
             Body::Large(boxes) => &boxes[id.slot()],
@@ -275,7 +276,7 @@ impl Arena {
         match &mut page.body {
             Body::Slots => {
                 let start = id.start(page.slot_bytes);
-                &mut self.blocks[id.block()].bytes[start..start + usize::from(page.slot_bytes)]
+                &mut self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)]
             }
             Body::Large(boxes) => &mut boxes[id.slot()],
             Body::Vacant => &mut [],
@@ -391,7 +392,7 @@ impl Arena {
                 Body::Slots => {
                     let id = EntryId::of(page_index, slot);
                     let at = id.start(page.slot_bytes);
-                    let bytes = &self.blocks[id.block()].bytes;
+                    let bytes = &self.blocks[id.block()].memory;
                     u16::from_le_bytes([bytes[at], bytes[at + 1]])
                 }
                 // Large pages are few and short: the next free one is looked for.
@@ -402,11 +403,9 @@ impl Arena {
         } else {
             let slot = page.fresh;
             page.fresh += 1;
-            let block = &mut self.blocks[page_index / BLOCK_PAGES];
-            let end = EntryId::of(page_index, slot).start(page.slot_bytes) + usize::from(page.slot_bytes);
-            if block.bytes.len() < end && !shape.large {
-                self.block_bytes += (end - block.bytes.len()) as u64;
-                block.bytes.resize(end, 0);
+            if !shape.large {
+                let end = EntryId::of(page_index, slot).start(page.slot_bytes) + usize::from(page.slot_bytes);
+                self.block_bytes += self.blocks[page_index / BLOCK_PAGES].memory.use_until(end);
             }
             slot
         };
@@ -428,7 +427,7 @@ impl Arena {
         match &mut page.body {
             Body::Slots => {
                 let at = id.start(page.slot_bytes);
-                let bytes = &mut self.blocks[id.block()].bytes;
+                let bytes = &mut self.blocks[id.block()].memory;
                 bytes[at..at + 2].copy_from_slice(&page.free.to_le_bytes());
                 page.free = slot;
             }
@@ -453,7 +452,8 @@ impl Arena {
         } else {
             let slot_bytes = class_bytes(class);
             let (index, bytes) = if slot_bytes > PAGE_SLOT_BYTES_MAX {
-                (self.open_block() * BLOCK_PAGES, BLOCK_PAGES * PAGE_BYTES)
+                // Of such entries there may be few: no more is taken than they use.
+                (self.open_block(Pages::Small) * BLOCK_PAGES, BLOCK_BYTES)
             } else {
                 (self.vacant_page(), PAGE_BYTES)
             };
@@ -478,9 +478,11 @@ impl Arena {
         self.blocks.len() - 1
     }
 
-    fn open_block(&mut self) -> usize {
+    fn open_block(&mut self, pages: Pages) -> usize {
         let block = self.number_block();
-        self.blocks[block].bytes.reserve_exact(BLOCK_CAPACITY);
+        let memory = Memory::map(BLOCK_BYTES, pages);
+        self.block_bytes += memory.resident_bytes();
+        self.blocks[block].memory = memory;
         block
     }
 
@@ -489,7 +491,9 @@ impl Arena {
         if let Some(index) = self.vacant.pop_first() {
             return index as usize;
         }
-        let mut pages = pages_of(self.open_block());
+        let is_small = self.block_bytes < HUGE_FROM_BYTES;
+        let block = self.open_block(if is_small { Pages::Small } else { Pages::Huge });
+        let mut pages = pages_of(block);
         let first = pages.start;
         pages.start += 1;
         self.vacant.extend(pages.map(|page| page as u32));
@@ -530,7 +534,7 @@ impl Arena {
             self.vacant.remove(&(page as u32));
         }
         let block = std::mem::take(&mut self.blocks[index]);
-        self.block_bytes -= block.bytes.len() as u64;
+        self.block_bytes -= block.memory.resident_bytes();
         self.vacant_blocks.push(index as u32);
     }
 
@@ -573,7 +577,7 @@ impl Arena {
     ///
     /// The emptiest blocks are drained, as long as the others have room for what they hold.
     pub(super) fn plan_draining(&mut self) {
-        const SLACK_BYTES: u64 = 1 << 20;
+        const SLACK_BYTES: u64 = 2 * BLOCK_BYTES as u64;
         let free_bytes = self.free_bytes();
         if free_bytes < self.free_bytes_at_plan / 2 {
             self.free_bytes_at_plan = free_bytes;
@@ -587,7 +591,7 @@ impl Arena {
             .filter(|&block| self.blocks[block].used > 0)
             .map(|block| (pages_of(block).map(|page| self.entry_bytes_in(page)).sum(), block))
             // Only blocks at most seven eighths full are worth the moves.
-            .filter(|&(bytes, _)| bytes * 8 <= (BLOCK_PAGES * PAGE_BYTES) as u64 * 7)
+            .filter(|&(bytes, _)| bytes * 8 <= BLOCK_BYTES as u64 * 7)
             .collect();
         blocks.sort_unstable();
         let mut room = Room::of(self);

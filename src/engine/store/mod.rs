@@ -2,7 +2,7 @@
 //! index, and the [`Keyspace`] that commands see.
 //!
 //! - [`Arena`] holds every entry (header, key and value in one piece) in pages of equal
-//!   slots, 16 sizes a doubling; entries beyond 4 KiB have an allocation of their own.
+//!   slots, 16 sizes a doubling; entries beyond 62 KiB have an allocation of their own.
 //! - A shard's index is a linear-probing table of 64-bit slots (32 bits of hash, 32 bits of where
 //!   in the arena), *kept in hash order* and cut into segments of a few thousand. So growing moves
 //!   a bounded number of slots, and a scan by hash prefix is a walk.
@@ -12,6 +12,7 @@
 //! **Architecture Invariant:** key bytes are always compared; a hash alone never identifies a key.
 
 mod arena;
+mod block;
 mod digest;
 mod entry;
 mod eviction;

@@ -510,27 +510,28 @@ fn overwriting_with_random_sizes_does_not_leak() {
         primary.keyspace().delete(KeyRef::new(UNNAMED, format!("key:{i}").as_bytes()));
     }
     assert_eq!(primary.shard.bytes(), 0);
-    assert!(primary.arena.bytes_resident() < 600_000);
+    // One empty block is kept.
+    assert!(primary.arena.bytes_resident() < 2_200_000);
 }
 
 #[test]
 fn sparse_pages_are_drained() {
     let mut primary = Primary::new();
-    for i in 0..60_000 {
+    for i in 0..240_000 {
         primary.put(format!("key:{i}").as_bytes(), &[7; 64]);
         primary.log.clear();
     }
-    for i in (0..60_000).filter(|i| i % 8 != 0) {
+    for i in (0..240_000).filter(|i| i % 8 != 0) {
         primary.keyspace().delete(KeyRef::new(UNNAMED, format!("key:{i}").as_bytes()));
     }
     let before = primary.arena.bytes_resident();
-    for _ in 0..200 {
+    for _ in 0..800 {
         primary.shard.tidy(&mut primary.arena, 256);
     }
     let after = primary.arena.bytes_resident();
     assert!(after < before / 3, "{before} to {after}");
     primary.shard.check();
-    for i in (0..60_000).step_by(8) {
+    for i in (0..240_000).step_by(8) {
         let key = format!("key:{i}");
         assert_eq!(
             primary.keyspace().peek(KeyRef::new(UNNAMED, key.as_bytes())).map(|view| view.value.len()),
