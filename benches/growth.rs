@@ -1,15 +1,15 @@
-//! What a node costs while it does nothing, while it fills, and after it was emptied: each figure
-//! beside its bar. `ringdove bench compare --redis --only memory` has Redis beside it.
+//! What a node costs while it does nothing, while it fills, and after it was emptied, and how the cost of
+//! an operation grows with connections, keys and nodes: each figure beside its bar. `ringdove bench compare --redis --only memory` has Redis beside it.
 //!
 //! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory).
 
 mod rig;
 
 use rig::load::Load;
-use rig::servers::{Node, Server};
+use rig::servers::{Node, Server, cpu_us_of, output};
 use rig::{Failure, block_on, median, program, results};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,7 @@ const BATCH: u64 = 1_000;
 const SETTLE: Duration = Duration::from_secs(5);
 const IDLE_FOR: Duration = Duration::from_secs(20);
 const STARTS: usize = 5;
+const RUNS: usize = 5;
 /// Far away, so that nothing expires meanwhile.
 const TTL_S: u64 = 1_000_000;
 
@@ -34,6 +35,11 @@ async fn bench() -> Result<(), Failure> {
         filled(keys).await?;
     }
     emptied().await?;
+    connections().await?;
+    if is_large() {
+        keys().await?;
+    }
+    nodes().await?;
     expiring().await
 }
 
@@ -205,6 +211,73 @@ async fn emptied() -> Result<(), Failure> {
         "",
         1.5,
     )
+}
+
+/// Processor time of the servers an operation, the median of some runs.
+async fn cost(
+    servers: &[Node],
+    operations: u64,
+    load: impl AsyncFn() -> io::Result<()>,
+) -> Result<f64, Failure> {
+    let cpu_us = || cpu_us_of(servers.iter().map(|node| &node.server));
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        let before = cpu_us();
+        load().await?;
+        runs.push((cpu_us() - before) / operations as f64);
+    }
+    Ok(median(runs))
+}
+
+/// What an operation costs with many connections, to one with few.
+async fn connections() -> Result<(), Failure> {
+    const FEW: u32 = 50;
+    const MANY: u32 = 5_000;
+    const OPERATIONS: u64 = 200_000;
+    let node = [Node::start(&[]).await?];
+    let load = |clients| Load::new("1:0", clients, 1, OPERATIONS);
+    load(FEW).fill(node[0].resp).await?;
+    let reads = async |clients| {
+        cost(&node, OPERATIONS, async || load(clients).run(node[0].resp).await.map(drop)).await
+    };
+    let (few, many) = (reads(FEW).await?, reads(MANY).await?);
+    println!("GET, {FEW} connections {few:.2} us, {MANY} connections {many:.2} us");
+    report("GET with 5,000 connections to 50", many / few, "", 1.5)
+}
+
+/// What an operation costs among ten million keys, to one among one million.
+async fn keys() -> Result<(), Failure> {
+    const OPERATIONS: u64 = 1_000_000;
+    let mut costs = Vec::new();
+    for keys in [1_000_000, 10_000_000] {
+        let node = [Node::start(&[]).await?];
+        Load { keys, ..Load::new("0:1", 50, 64, 0) }.fill(node[0].resp).await?;
+        let load = Load { keys, ..Load::new("1:0", 50, 16, OPERATIONS) };
+        let figure = cost(&node, OPERATIONS, async || load.run(node[0].resp).await.map(drop)).await?;
+        println!("GET, pipeline 16, {keys} keys {figure:.2} us");
+        costs.push(figure);
+    }
+    report("GET among 10,000,000 keys to 1,000,000", costs[1] / costs[0], "", 1.1)
+}
+
+/// What an operation over QUIC costs all nodes when there are many, to one when there are few.
+async fn nodes() -> Result<(), Failure> {
+    const OPERATIONS: u64 = 100_000;
+    let mut costs = Vec::new();
+    for count in [3, 9] {
+        let nodes = Node::cluster(&vec![&[][..]; count]).await?;
+        let quic = nodes[0].quic.to_string();
+        let load = async || {
+            let mut command = tokio::process::Command::new(program()?);
+            command.args(["bench", "--quic", &quic, "--pipeline", "16", "--keys", "100000", "--json"]);
+            output(command.args(["--requests", &OPERATIONS.to_string()])).await.map(drop)
+        };
+        load().await?;
+        let figure = cost(&nodes, OPERATIONS, load).await?;
+        println!("GET and SET over QUIC, {count} nodes {figure:.2} us");
+        costs.push(figure);
+    }
+    report("an operation on nine nodes to three", costs[1] / costs[0], "", 1.3)
 }
 
 /// Latency of reads while a million keys expire at once.

@@ -17,7 +17,7 @@ use ringdove::engine::ids::{Epoch, Incarnation, MapId, NodeId, PartitionId, Slot
 use ringdove::engine::membership::{GossipId, Membership, MembershipConfig, MembershipOutput};
 use ringdove::engine::message::{self, TableStep};
 use ringdove::engine::node::{Engine, Output};
-use ringdove::engine::op::{Op, OwnedOp, Ticket};
+use ringdove::engine::op::{EncodedOp, Op, OwnedOp, Ticket};
 use ringdove::engine::record::{self, Limits};
 use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
 use ringdove::engine::table::{ClusterSettings, Member, Survival, Table, TableChange};
@@ -161,10 +161,11 @@ pub fn control(input: &[u8]) {
     if let Ok(hello) = Hello::decode(input) {
         assert_eq!(Hello::decode(&hello.encode()[2..]), Ok(hello));
     }
-    if let Some(opened) = OwnedOp::from_encoded(input).open() {
+    std::hint::black_box(EncodedOp(input).first_key().map(|key| key.hash));
+    if let Some(opened) = EncodedOp(input).open() {
         let again = OwnedOp::new(&opened.as_op());
-        assert!(again.open().is_some());
-        assert_eq!(again.partition(), opened.as_op().partition);
+        assert!(again.encoded().open().is_some());
+        assert_eq!(again.encoded().partition(), opened.as_op().partition);
     }
     let limits = DedupLimits { clients_max: 4, bytes_max: 1_000, ..DedupLimits::default() };
     if let Ok(mut table) = DedupTable::decode(input, limits) {

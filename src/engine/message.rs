@@ -72,6 +72,8 @@ pub enum Message<'a> {
         attempt: u64,
         /// 0, 1, 2, …
         number: u32,
+        /// What the primary had executed when it made it: nothing in it is of a later record.
+        as_of: Sequence,
         /// CRC-32 of `entries`.
         crc: u32,
         /// Records ([`crate::engine::record`]).

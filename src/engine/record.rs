@@ -294,6 +294,8 @@ pub struct RecordLog {
 struct Mark {
     /// `None`: all keys of a map.
     hash: Option<u64>,
+    /// Whether it says that the write before it ran: half of that is no good.
+    is_joined: bool,
     end: usize,
 }
 
@@ -319,7 +321,8 @@ impl RecordLog {
         if !self.counts_only {
             encode(effect, &mut self.bytes);
         }
-        self.marks.push(Mark { hash, end: self.bytes.len() });
+        let is_joined = matches!(effect, Effect::Remember(_));
+        self.marks.push(Mark { hash, is_joined, end: self.bytes.len() });
     }
 
     /// All records, encoded one after the other.
@@ -365,7 +368,8 @@ impl RecordLog {
     }
 
     /// Takes the records out in groups of at most `count_max` records and about `bytes_max` bytes
-    /// (a larger record makes a group of its own), and leaves the log empty.
+    /// (a larger record makes a group of its own), and leaves the log empty. What is remembered of a write
+    /// is in the group of its last record.
     pub fn take_groups(&mut self, count_max: usize, bytes_max: usize) -> SmallVec<[(u32, Bytes); 1]> {
         let mut groups = SmallVec::new();
         let mut rest = Bytes::from(std::mem::take(&mut self.bytes));
@@ -373,7 +377,8 @@ impl RecordLog {
         for (index, mark) in self.marks.iter().enumerate() {
             count += 1;
             let full = count as usize >= count_max || mark.end - start >= bytes_max;
-            if full || index + 1 == self.marks.len() {
+            let next = self.marks.get(index + 1);
+            if next.is_none_or(|next| full && !next.is_joined) {
                 groups.push((count, rest.split_to(mark.end - start)));
                 (start, count) = (mark.end, 0);
             }
@@ -392,7 +397,26 @@ impl RecordLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ids::ClientId;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_remembered_of_a_write_travels_with_it() {
+        let delete = Effect::Delete { map: MapId(0), key: b"k", version: Version(1) };
+        let remember = Effect::Remember(DedupUpdate {
+            client: ClientId(1),
+            request: 1,
+            acknowledged_below: 0,
+            at_ms: 1,
+            reply: b":1\r\n",
+        });
+        let mut log = RecordLog::new();
+        for effect in [&delete, &delete, &remember, &delete, &remember] {
+            log.push(effect);
+        }
+        let counts: Vec<u32> = log.take_groups(2, usize::MAX).iter().map(|(count, _)| *count).collect();
+        assert_eq!(counts, [3, 2]);
+    }
 
     fn samples() -> Vec<Effect<'static>> {
         vec![

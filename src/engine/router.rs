@@ -27,10 +27,18 @@ pub struct Forwarded {
     pub deadline_us: u64,
 }
 
+impl Forwarded {
+    fn overdue_us(&self) -> u64 {
+        self.deadline_us + ANSWER_US
+    }
+}
+
 /// Operations on their way.
 #[derive(Debug, Default)]
 pub struct Router {
     next_id: u64,
+    /// No answer is overdue before this.
+    due_us: u64,
     forwarded: HashMap<u64, Forwarded, std::hash::BuildHasherDefault<super::partition::primary::PassThrough>>,
     parked: BTreeMap<PartitionId, VecDeque<Parked>>,
     parked_count: usize,
@@ -50,6 +58,7 @@ impl Router {
     /// Notes a forwarded operation and numbers it. Returns it as it is kept.
     pub fn forward(&mut self, forwarded: Forwarded) -> (u64, &OwnedOp) {
         self.next_id += 1;
+        self.due_us = self.due_us.min(forwarded.overdue_us());
         let kept = self.forwarded.entry(self.next_id).or_insert(forwarded);
         (self.next_id, &kept.op)
     }
@@ -68,9 +77,14 @@ impl Router {
         self.take(|forwarded| forwarded.to == node)
     }
 
-    /// Takes the forwarded operations whose answer is overdue, in the order they were sent. Looks at all.
+    /// Takes the forwarded operations whose answer is overdue, in the order they were sent.
     pub fn expired(&mut self, now_us: u64) -> Vec<Forwarded> {
-        self.take(|forwarded| forwarded.deadline_us + ANSWER_US <= now_us)
+        if now_us < self.due_us {
+            return Vec::new();
+        }
+        let expired = self.take(|forwarded| forwarded.overdue_us() <= now_us);
+        self.due_us = self.forwarded.values().map(Forwarded::overdue_us).min().unwrap_or(u64::MAX);
+        expired
     }
 
     fn take(&mut self, which: impl Fn(&Forwarded) -> bool) -> Vec<Forwarded> {

@@ -184,7 +184,15 @@ fn wrong(to: &Engine, rogue: NodeId, random: &mut Random) -> (Vec<u8>, u64) {
         }
         14 => Message::Attach { partition, epoch, attempt: u64::MAX, after: next },
         15 => Message::Attached { partition, attempt },
-        16 => Message::SnapshotChunk { partition, attempt, number: 0, crc, entries: &bytes, dedup: &[] },
+        16 => Message::SnapshotChunk {
+            partition,
+            attempt,
+            number: 0,
+            as_of: next,
+            crc,
+            entries: &bytes,
+            dedup: &[],
+        },
         17 => Message::SnapshotAck { partition, attempt, number: 0 },
         18 => {
             Message::SnapshotEnd { partition, attempt, sequence: next, count: 1, digest: 0, clock: version }

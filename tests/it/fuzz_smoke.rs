@@ -269,6 +269,7 @@ fn messages(records: &[u8], op: &[u8], dedup: &[u8]) -> Vec<(PartitionId, Vec<u8
                 partition: learned,
                 attempt: 1,
                 number: 0,
+                as_of: Sequence(0),
                 crc,
                 entries: records,
                 dedup,

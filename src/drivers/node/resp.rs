@@ -1,7 +1,7 @@
 //! The RESP front door: TCP (or TLS) connections of Redis clients.
 //!
 //! One task a connection around the pure [`Connection`]. Each wake reads what is there, runs all
-//! whole commands against the engine, and writes all replies with one write.
+//! whole commands against the engine, and writes what is due with one write.
 
 use super::{Door, NodeCore};
 use crate::config::NodeConfig;
@@ -28,6 +28,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 /// Read so much at a time at least.
@@ -43,7 +44,7 @@ const STALLS_MAX: u32 = 60;
 /// Replies that clients don't take, in bytes, all of them together. Beyond it a client is closed
 /// after the first [`STALL`].
 const UNTAKEN_BYTES_MAX: usize = 128 << 20;
-/// Replies wait no longer for those that should leave with them.
+/// Replies wait no longer for those that should leave with them; a timer may add a millisecond.
 const OUTPUT_HELD_MAX: Duration = Duration::from_millis(1);
 /// Closed clients are logged at most so often.
 const SLOW_LINE_EVERY_US: u64 = 60_000_000;
@@ -218,13 +219,16 @@ impl RespFront {
         door: &RespDoor,
         number: u64,
     ) -> std::io::Result<()> {
+        // Since when output that is not due is held back.
+        let mut held_since = None;
         loop {
-            // Everything that can be answered is written before anything more is read.
+            if door.killed.get() {
+                connection.release_output();
+            }
+            // What is due is written before anything more is read.
             while connection.output_is_due() {
-                let output = connection.output();
-                add(&self.counters.output_bytes, output.len() as u64);
-                self.deliver(&mut write, output, door).await?;
-                connection.output_written();
+                self.deliver(&mut write, &mut connection, door).await?;
+                held_since = None;
                 // Mostly nothing had to wait for room, and nothing came meanwhile.
                 if !connection.input().is_empty() || !door.replies.borrow().is_empty() {
                     self.advance(&mut connection, door, number);
@@ -236,7 +240,9 @@ impl RespFront {
                 return write.shutdown().await;
             }
             let wants_input = connection.wants_input();
-            let holds_output = !connection.output().is_empty();
+            if !connection.output().is_empty() {
+                held_since.get_or_insert_with(Instant::now);
+            }
             let needed = connection.input_needed();
             let input = connection.input();
             // No more than has come already: announced bytes cost the sender nothing.
@@ -250,16 +256,16 @@ impl RespFront {
                 }
                 woken.as_mut().poll(context).map(|()| None)
             });
-            let event = match holds_output {
-                true => tokio::time::timeout(OUTPUT_HELD_MAX, event).await,
-                false => Ok(event.await),
+            let event = match held_since {
+                Some(since) => tokio::time::timeout_at(since + OUTPUT_HELD_MAX, event).await,
+                None => Ok(event.await),
             };
             let Ok(count) = event else {
                 connection.release_output();
                 continue;
             };
             match count.transpose()? {
-                Some(0) => return self.deliver(&mut write, connection.output(), door).await,
+                Some(0) => return self.deliver(&mut write, &mut connection, door).await,
                 Some(count) => add(&self.counters.input_bytes, count as u64),
                 None => {}
             }
@@ -267,9 +273,22 @@ impl RespFront {
         }
     }
 
+    /// Writes the output and takes note of it.
+    async fn deliver(
+        &self,
+        write: &mut (impl AsyncWrite + Unpin),
+        connection: &mut Connection,
+        door: &RespDoor,
+    ) -> std::io::Result<()> {
+        add(&self.counters.output_bytes, connection.output().len() as u64);
+        self.write(write, connection.output(), door).await?;
+        connection.output_written();
+        Ok(())
+    }
+
     /// Writes all of `output`, as long as the client takes some of it now and then, and the memory for
     /// what it leaves lying suffices.
-    async fn deliver(
+    async fn write(
         &self,
         write: &mut (impl AsyncWrite + Unpin),
         output: &[u8],

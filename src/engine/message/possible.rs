@@ -22,6 +22,7 @@ impl Message<'_> {
             Message::Batch(batch) => batch.is_possible(),
             Message::Ack(ack) => ack.is_possible(),
             Message::Attach { epoch, attempt, after, .. } => can_be(&[epoch.0, *attempt, after.0]),
+            Message::SnapshotChunk { as_of, .. } => can_be(&[as_of.0]),
             Message::SnapshotEnd { sequence, clock, .. } => can_be(&[sequence.0, clock.0]),
             Message::Overlay { epoch, end, .. } => {
                 can_be(&[epoch.0]) && end.is_none_or(|end| can_be(&[end.last.0, end.clock.0]))
@@ -35,7 +36,6 @@ impl Message<'_> {
             | Message::Forward { .. }
             | Message::ForwardReply { .. }
             | Message::Attached { .. }
-            | Message::SnapshotChunk { .. }
             | Message::SnapshotAck { .. }
             | Message::SnapshotDone { .. }
             | Message::OverlayAck { .. }

@@ -36,8 +36,8 @@ impl Engine {
                     partition.attach(shared, from, epoch, attempt, after)
                 }
                 Message::Attached { attempt, .. } => partition.attached(shared, from, attempt),
-                Message::SnapshotChunk { attempt, number, crc, entries, dedup, .. } => {
-                    partition.snapshot_chunk(shared, from, attempt, number, crc, entries, dedup);
+                Message::SnapshotChunk { attempt, number, as_of, crc, entries, dedup, .. } => {
+                    partition.snapshot_chunk(shared, from, attempt, number, as_of, crc, entries, dedup);
                 }
                 Message::SnapshotAck { attempt, number, .. } => {
                     partition.snapshot_acked(shared, from, attempt, number)

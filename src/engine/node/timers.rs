@@ -89,8 +89,8 @@ impl Engine {
         self.shared.peers.retain(now_us, |node| table.members.contains_key(&node));
     }
 
-    /// Expiry and housekeeping of a slice of the partitions: all are seen within a second. The slices are
-    /// thin because requests wait meanwhile.
+    /// Expiry and housekeeping of a slice of the partitions: all are seen within a second (at rest, where
+    /// nothing expires, within four). The slices are thin because requests wait meanwhile.
     pub(super) fn tick_expiry(&mut self) {
         const SLICES: usize = 40;
         let count = self.partitions.len();

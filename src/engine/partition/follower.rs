@@ -45,7 +45,9 @@ impl Partition {
         if let Some(staging) = &mut self.staging
             && staging.copy.epoch == self.epoch
         {
-            return staging.records(shared, message);
+            let taken = staging.records(shared, message);
+            staging.take_early_chunks(shared, self.id);
+            return taken;
         }
         let Some(copy) = &mut self.copy else { return Err(Refusal::Unknown) };
         if !copy.is_current(self.epoch) {

@@ -3,7 +3,9 @@
 //! The primary attaches the learner (from then on it gets every record), streams the entries by hash
 //! order in chunks under a byte window a peer, and ends with count and digest at one sequence. The
 //! learner keeps whatever is newer than a chunk's entry; deletes and expiry changes of keys that it
-//! doesn't have yet are remembered until the snapshot ends, so that no chunk brings back the past.
+//! doesn't have yet are remembered until the snapshot ends, so that no chunk brings back the past. Nor
+//! the future: a chunk that overtakes the records of what is in it waits for them, or a copy that is
+//! completed with what the learner took would have writes without their exactly-once replies.
 
 use super::primary::{Follower, Primary};
 use super::{Copy, Partition, Role, apply_effect, check_records};
@@ -69,10 +71,21 @@ pub struct Staging {
     /// What records did to keys whose entries may still come in a chunk.
     overrides: HashMap<(MapId, Box<[u8]>), Override>,
     cleared: Vec<(MapId, Version)>,
+    /// Chunks that wait for records, in the order they came. Bounded by the primary's window: they are
+    /// acknowledged when they are applied.
+    early: VecDeque<Early>,
     /// Where it attached: records from here on came as such.
     after: Sequence,
     /// The version of the first of them; none is older.
     first_version: Option<Version>,
+}
+
+/// A chunk that is ahead of the records.
+struct Early {
+    number: u32,
+    as_of: Sequence,
+    entries: Vec<u8>,
+    dedup: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -219,6 +232,7 @@ impl Primary {
                     partition: id,
                     attempt,
                     number,
+                    as_of: copy.last,
                     crc: crc32fast::hash(&entries),
                     entries: &entries,
                     dedup: &dedup,
@@ -402,6 +416,7 @@ impl Partition {
                 primary: from,
                 overrides,
                 cleared: Vec::new(),
+                early: VecDeque::new(),
                 after,
                 first_version: None,
             };
@@ -419,6 +434,7 @@ impl Partition {
         from: NodeId,
         attempt: u64,
         number: u32,
+        as_of: Sequence,
         crc: u32,
         entries: &[u8],
         dedup: &[u8],
@@ -436,22 +452,23 @@ impl Partition {
             shared.stats.refused.unasked += 1;
             return;
         }
-        let is_lost = number == 0 && shared.config.mutation.is(Mutant::CompleteTooEarly);
-        let malformed =
-            crc32fast::hash(entries) != crc || (!is_lost && staging.chunk(shared, entries).is_err());
-        if malformed {
+        if crc32fast::hash(entries) != crc {
             shared.stats.refused.malformed += 1;
             return;
         }
-        if !dedup.is_empty() {
-            let Ok(table) = DedupTable::decode(dedup, DedupLimits::default()) else {
-                shared.stats.refused.malformed += 1;
-                return;
-            };
-            staging.copy.dedup.merge(&table);
+        if as_of <= staging.copy.last {
+            staging.take_chunk(shared, self.id, number, entries, dedup);
+            return;
         }
-        shared.stats.snapshot_bytes_received += entries.len() as u64;
-        shared.peers.send(from, &Message::SnapshotAck { partition: self.id, attempt, number });
+        let early_bytes: usize =
+            staging.early.iter().map(|early| early.entries.len() + early.dedup.len()).sum();
+        let bytes_max = shared.config.snapshot_window_bytes + shared.config.records_bytes_max();
+        if early_bytes + entries.len() + dedup.len() > bytes_max {
+            shared.stats.refused.oversize += 1;
+            return;
+        }
+        let (entries, dedup) = (entries.to_vec(), dedup.to_vec());
+        staging.early.push_back(Early { number, as_of, entries, dedup });
     }
 
     /// The snapshot has ended: compare.
@@ -512,6 +529,39 @@ impl Staging {
     /// The primary's attempt that it is part of.
     pub fn attempt(&self) -> u64 {
         self.attempt
+    }
+
+    /// Applies a chunk whose records have all come, and acknowledges it.
+    fn take_chunk(
+        &mut self,
+        shared: &mut Shared,
+        partition: PartitionId,
+        number: u32,
+        entries: &[u8],
+        dedup: &[u8],
+    ) {
+        let is_lost = number == 0 && shared.config.mutation.is(Mutant::CompleteTooEarly);
+        if !is_lost && self.chunk(shared, entries).is_err() {
+            shared.stats.refused.malformed += 1;
+            return;
+        }
+        if !dedup.is_empty() {
+            let Ok(table) = DedupTable::decode(dedup, DedupLimits::default()) else {
+                shared.stats.refused.malformed += 1;
+                return;
+            };
+            self.copy.dedup.merge(&table);
+        }
+        shared.stats.snapshot_bytes_received += entries.len() as u64;
+        let ack = Message::SnapshotAck { partition, attempt: self.attempt, number };
+        shared.peers.send(self.primary, &ack);
+    }
+
+    /// Takes the chunks that waited for the records which have come.
+    pub(super) fn take_early_chunks(&mut self, shared: &mut Shared, partition: PartitionId) {
+        while let Some(early) = self.early.pop_front_if(|early| early.as_of <= self.copy.last) {
+            self.take_chunk(shared, partition, early.number, &early.entries, &early.dedup);
+        }
     }
 
     /// Records for a copy in the making: as for a complete one, remembering what chunks must not undo.
@@ -606,7 +656,7 @@ impl Staging {
         parts
     }
 
-    /// The entries that the records taken since have made, from `cursor` on; about `part_bytes` of them.
+    /// The entries that are as new as the records taken since, from `cursor` on; about `part_bytes` of them.
     /// Returns where to go on, [`Shard::CURSOR_END`] after the last.
     pub(super) fn overlay_entries(
         &self,
@@ -654,5 +704,65 @@ impl Staging {
             self.copy.shard.apply_if_newer(&mut shared.arena, &entry, shared.now);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::config::EngineConfig;
+    use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
+    use crate::engine::ids::ClientId;
+    use crate::engine::record::RecordLog;
+    use crate::engine::store::EntryKind;
+    use bytes::Bytes;
+
+    /// The primary dies before the record reaches the learner: what a former copy would be completed with
+    /// holds neither the write nor its reply. The record comes: it holds both.
+    #[test]
+    fn a_chunk_waits_for_the_records_of_what_is_in_it() {
+        let (primary, epoch, attempt) = (NodeId(1), Epoch(1), 7);
+        let mut shared = Shared::new(NodeId(2), EngineConfig::default(), 1);
+        let mut partition = Partition::new(PartitionId(0));
+        (partition.epoch, partition.promised) = (epoch, epoch);
+        partition.role = Role::Follower { primary, in_sync: false };
+        partition.attach(&mut shared, primary, epoch, attempt, Sequence(0));
+
+        let tag = RequestTag { client: ClientId(1), request: 0, acknowledged_below: 0, age_ms: 0 };
+        let update = DedupUpdate::of(&tag, 5, b":54\r\n");
+        let put = Effect::Put {
+            map: MapId(0),
+            key: b"k",
+            value: b"54",
+            kind: EntryKind::String,
+            expire_at_ms: 0,
+            version: Version(9),
+        };
+        let (mut log, mut dedup) = (RecordLog::new(), DedupTable::new(DedupLimits::default()));
+        dedup.record(&update);
+        let (mut entries, mut dedup_bytes) = (Vec::new(), Vec::new());
+        record::encode(&put, &mut entries);
+        dedup.encode(&mut dedup_bytes);
+        [put, Effect::Remember(update)].iter().for_each(|effect| log.push(effect));
+
+        let chunk = |partition: &mut Partition, shared: &mut Shared, number, entries: &[u8], dedup: &[u8]| {
+            let crc = crc32fast::hash(entries);
+            partition.snapshot_chunk(shared, primary, attempt, number, Sequence(2), crc, entries, dedup);
+        };
+        chunk(&mut partition, &mut shared, 0, &entries, &[]);
+        chunk(&mut partition, &mut shared, 1, &[], &dedup_bytes);
+        let staging = partition.staging.as_ref().expect("it learns");
+        assert_eq!((staging.copy.shard.len(), staging.early.len()), (0, 2));
+        assert_eq!(staging.copy.dedup.check(&tag, 6), Verdict::Fresh);
+        assert_eq!(shared.stats.snapshot_bytes_received, 0, "acknowledged by nobody");
+
+        let records = Bytes::copy_from_slice(log.records());
+        let (count, first, commit) = (2, Sequence(1), Sequence(0));
+        let message = Records { partition: partition.id, epoch, first, count, commit, records: &records };
+        partition.records(&mut shared, primary, &records, &message).expect("taken");
+        let staging = partition.staging.as_ref().expect("it learns");
+        assert_eq!((staging.copy.shard.len(), staging.early.len()), (1, 0));
+        assert_eq!(staging.copy.dedup.check(&tag, 6), Verdict::Duplicate(b":54\r\n"));
+        assert_eq!(shared.stats.snapshot_bytes_received, entries.len() as u64);
     }
 }

@@ -87,7 +87,9 @@ impl Connection {
                 scratch: Vec::new(),
                 pending: VecDeque::new(),
                 next: 0,
-                whole_at: 0,
+                read: 0,
+                output_read: 0,
+                is_due: false,
                 pending_bytes: 0,
                 barrier: false,
                 closing: false,
@@ -119,24 +121,22 @@ impl Connection {
     /// Whether the output is to be written now; otherwise more replies of the commands that it is of are
     /// to come, and leave with it.
     pub fn output_is_due(&self) -> bool {
-        let pipeline = &self.pipeline;
-        !pipeline.output.is_empty()
-            && (pipeline.is_whole() || pipeline.output.len() >= HELD_BYTES_MAX || !pipeline.may_begin())
+        self.pipeline.is_due()
     }
 
     /// The output was written: clears it.
     pub fn output_written(&mut self) {
-        let Pipeline { output, whole_at, next, .. } = &mut self.pipeline;
+        self.pipeline.is_due = false;
+        let output = &mut self.pipeline.output;
         output.clear();
         if output.capacity() > RETAINED_OUTPUT_BYTES_MAX {
             *output = Vec::new();
         }
-        *whole_at = *next;
     }
 
     /// Makes the output due, whatever is still to come.
     pub fn release_output(&mut self) {
-        self.pipeline.whole_at = 0;
+        self.pipeline.is_due = true;
     }
 
     /// Whether nothing will be appended to the output any more, so that the socket is to be closed
@@ -188,7 +188,8 @@ impl Connection {
             return;
         }
         pipeline.session.info.active_at_us = host.now().mono_us;
-        let begins = pipeline.pending.is_empty() && pipeline.output.is_empty();
+        pipeline.is_due = pipeline.is_due();
+        pipeline.read += 1;
         let partition_count = host.table().settings.partitions;
         let mut at = 0;
         while at < input.len() && pipeline.may_begin() {
@@ -237,9 +238,6 @@ impl Connection {
                 }
             }
         }
-        if begins {
-            pipeline.whole_at = pipeline.next;
-        }
         if pipeline.closing || at == input.len() {
             input.clear();
             if input.capacity() > RETAINED_BYTES_MAX {
@@ -269,8 +267,12 @@ struct Pipeline {
     /// Commands whose replies are not in `output` yet, in order; the last is number `next - 1`.
     pending: VecDeque<Pending>,
     next: u64,
-    /// The output waits for the replies to all commands before this one.
-    whole_at: u64,
+    /// Counts the reads, to tell which commands came together.
+    read: u64,
+    /// Of which read the last reply in `output` is.
+    output_read: u64,
+    /// Whether the output waits for no other reply any more.
+    is_due: bool,
     /// Bytes of the replies in `pending`.
     pending_bytes: usize,
     /// Whether the last command in `pending` must end before another begins.
@@ -282,6 +284,8 @@ struct Pipeline {
 #[derive(Debug)]
 struct Pending {
     state: State,
+    /// Which read it came with.
+    read: u64,
     /// Whether the client wants the reply.
     heard: bool,
 }
@@ -304,14 +308,10 @@ impl Pipeline {
             && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
     }
 
-    /// Number of the first command whose reply is not in `output` yet.
-    fn first_pending(&self) -> u64 {
-        self.next - self.pending.len() as u64
-    }
-
-    /// Whether the output has all that it waits for.
-    fn is_whole(&self) -> bool {
-        self.first_pending() >= self.whole_at
+    fn is_due(&self) -> bool {
+        let ends_with_read = || self.pending.front().is_none_or(|pending| pending.read != self.output_read);
+        !self.output.is_empty()
+            && (self.is_due || ends_with_read() || self.output.len() >= HELD_BYTES_MAX || !self.may_begin())
     }
 
     /// Begins one command. `spec` and `key`, its only one, are given if they were found out before.
@@ -395,6 +395,7 @@ impl Pipeline {
         match host.submit(ticket, op, out) {
             Submitted::Pending => self.push(State::Waiting, heard),
             Submitted::Done if direct => {
+                self.output_read = self.read;
                 if !heard {
                     self.output.truncate(before);
                 }
@@ -474,7 +475,8 @@ impl Pipeline {
     fn complete(&mut self, ticket: Ticket, reply: &[u8], host: &mut impl Host) {
         let number = ticket.0 >> PART_BITS;
         let index = (ticket.0 & ((1 << PART_BITS) - 1)) as u32;
-        let Some(at) = number.checked_sub(self.first_pending()).map(|at| at as usize) else { return };
+        let first = self.next - self.pending.len() as u64;
+        let Some(at) = number.checked_sub(first).map(|at| at as usize) else { return };
         let Some(pending) = self.pending.get_mut(at) else { return };
         match std::mem::replace(&mut pending.state, State::Waiting) {
             State::Waiting => self.settle(at, reply),
@@ -514,9 +516,10 @@ impl Pipeline {
         if self.pending[0].heard {
             self.output.extend_from_slice(reply);
         }
-        self.pending.pop_front();
-        while let Some(Pending { state: State::Ready(reply), .. }) = self.pending.front() {
+        self.output_read = self.pending.pop_front().map_or(0, |pending| pending.read);
+        while let Some(Pending { state: State::Ready(reply), read, .. }) = self.pending.front() {
             self.output.extend_from_slice(reply);
+            self.output_read = *read;
             self.pending_bytes -= reply.len();
             self.pending.pop_front();
         }
@@ -535,6 +538,7 @@ impl Pipeline {
         }
         if self.pending.is_empty() {
             self.output.append(&mut self.scratch);
+            self.output_read = self.read;
         } else if heard {
             self.pending_bytes += self.scratch.len();
             let reply = SmallVec::from_slice(&self.scratch);
@@ -544,7 +548,7 @@ impl Pipeline {
     }
 
     fn push(&mut self, state: State, heard: bool) {
-        self.pending.push_back(Pending { state, heard });
+        self.pending.push_back(Pending { state, read: self.read, heard });
         self.next += 1;
     }
 }

@@ -472,18 +472,24 @@ fn replies_to_commands_that_came_together_leave_together() {
     assert!(!connection.output().is_empty() && !connection.output_is_due(), "two more are to come");
     node.release(1, &mut connection);
     assert!(!connection.output_is_due());
-    // What came later is waited for by nobody before it.
+    // What came later is not waited for.
     connection.receive(b"INCR k\r\nINCR k\r\n", &mut node);
+    connection.receive(b"INCR k\r\n", &mut node);
     node.release(0, &mut connection);
     assert!(connection.output_is_due());
     assert_eq!(connection.output(), b":1\r\n:2\r\n:3\r\n");
     connection.output_written();
     node.release(0, &mut connection);
-    assert!(!connection.output_is_due(), "the last one came with this one");
+    assert!(!connection.output_is_due(), "one more came with this one");
     connection.release_output();
     assert!(connection.output_is_due(), "it may take too long");
     connection.output_written();
     node.release(0, &mut connection);
+    assert!(connection.output_is_due());
+    // Nor do replies that are due wait for those of the next read.
+    node.at_once = 1;
+    node.release(0, &mut connection);
+    connection.receive(b"INCR k\r\nINCR k\r\n", &mut node);
     assert!(connection.output_is_due());
 }
 

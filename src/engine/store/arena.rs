@@ -3,21 +3,19 @@
 //! A page is 64 KiB cut into slots of one size; there are 16 sizes a doubling, so that a slot is
 //! on average 3 % larger than its entry. 32 pages, of any sizes of slots, are a block of 2 MiB, which
 //! is what the system gives and gets back, as one large page of its own where there are many; slots
-//! of more than 8 KiB come in pages as large as a block. Sparse blocks are *drained*: nothing new goes there, and shards move out what they still
-//! hold there ([`Shard::tidy`](super::Shard::tidy)).
+//! of more than 8 KiB come in pages as large as a block. Sparse blocks are *drained*: nothing new goes
+//! there, and shards move out what they still hold there ([`Shard::tidy`](super::Shard::tidy)).
 //!
 //! Entries beyond [`SMALL_BYTES_MAX`] have an allocation of their own, found through a page that
 //! holds nothing but those and takes the numbers of a whole block.
 
-use super::block::{Memory, Pages};
+use super::block::{BLOCK_BYTES, Memory, Pages};
 use super::entry::{self, EntryView, SMALL_BYTES_MAX, Shape};
 use crate::engine::ids::{MapId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE_BYTES: usize = 64 << 10;
-/// A block is as large as the large pages of x86-64 and of most ARM64 systems: 2 MiB.
-const BLOCK_PAGES: usize = 32;
-const BLOCK_BYTES: usize = BLOCK_PAGES * PAGE_BYTES;
+const BLOCK_PAGES: usize = BLOCK_BYTES / PAGE_BYTES;
 /// An arena of fewer bytes than this takes no more of the system than it uses.
 const HUGE_FROM_BYTES: u64 = 16 << 20;
 /// Slots of a page are numbered by the low bits of an entry's id.
@@ -152,6 +150,8 @@ pub struct Arena {
     vacant: BTreeSet<u32>,
     /// Blocks without memory, which no large page has the numbers of either.
     vacant_blocks: Vec<u32>,
+    /// Memory of a block that held large slots and is kept, so that an entry that comes and goes costs none.
+    spare: Option<Memory>,
     /// By class: pages with a free slot that are not draining. The last list is for large entries.
     with_room: Vec<Vec<u32>>,
     /// Bytes in use: slots and allocations of entries.
@@ -193,6 +193,7 @@ impl Arena {
             blocks: Vec::new(),
             vacant: BTreeSet::new(),
             vacant_blocks: Vec::new(),
+            spare: None,
             with_room: vec![Vec::new(); CLASS_COUNT + 1],
             entry_bytes: 0,
             large_bytes: 0,
@@ -217,7 +218,7 @@ impl Arena {
         self.entry_bytes + self.index_bytes + self.bookkeeping_bytes()
     }
 
-    /// Bytes held from the allocator: [`bytes_used`](Arena::bytes_used) with the free slots.
+    /// Bytes held from the system: [`bytes_used`](Arena::bytes_used) with the free slots.
     pub fn bytes_resident(&self) -> u64 {
         self.block_bytes + self.large_bytes + self.index_bytes + self.bookkeeping_bytes()
     }
@@ -480,8 +481,12 @@ impl Arena {
 
     fn open_block(&mut self, pages: Pages) -> usize {
         let block = self.number_block();
-        let memory = Memory::map(BLOCK_BYTES, pages);
-        self.block_bytes += memory.resident_bytes();
+        let spare = if pages == Pages::Small { self.spare.take() } else { None };
+        let memory = spare.unwrap_or_else(|| {
+            let memory = Memory::map(pages);
+            self.block_bytes += memory.resident_bytes();
+            memory
+        });
         self.blocks[block].memory = memory;
         block
     }
@@ -525,17 +530,21 @@ impl Arena {
         // One empty block is kept, so that an entry that comes and goes costs no allocation.
         let is_spare = !block.draining && !is_whole_block && self.vacant.len() <= BLOCK_PAGES;
         if block.used == 0 && !is_spare {
-            self.free_block(block_index);
+            self.free_block(block_index, is_whole_block);
         }
     }
 
-    fn free_block(&mut self, index: usize) {
+    fn free_block(&mut self, index: usize, may_be_spare: bool) {
         for page in pages_of(index) {
             self.vacant.remove(&(page as u32));
         }
-        let block = std::mem::take(&mut self.blocks[index]);
-        self.block_bytes -= block.memory.resident_bytes();
         self.vacant_blocks.push(index as u32);
+        let Block { memory, .. } = std::mem::take(&mut self.blocks[index]);
+        if may_be_spare && self.spare.is_none() {
+            self.spare = Some(memory);
+        } else {
+            self.block_bytes -= memory.resident_bytes();
+        }
     }
 
     fn list(&mut self, index: usize) {

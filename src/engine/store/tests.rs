@@ -557,7 +557,8 @@ fn blocks_of_long_values_are_drained_in_short_steps() {
     // 13 MB are left; a good part of it moves, and no step may move much.
     assert!(steps > 20, "{steps}");
     let (used, resident) = (primary.arena.bytes_used(), primary.arena.bytes_resident());
-    assert!(resident < used * 5 / 4, "{resident} for {used}");
+    // One empty block is kept.
+    assert!(resident < used * 5 / 4 + (2 << 20), "{resident} for {used}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(super) enum Reply {
     Full,
     /// Nobody knows.
     InDoubt,
+    /// Whoever knew has forgotten.
+    Forgotten,
     /// Neither an answer nor an excuse.
     Unexpected(String),
 }
@@ -62,6 +64,7 @@ fn next(rest: &mut &[u8]) -> Option<Reply> {
         b'-' => match text.split(' ').next() {
             Some("TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN") => Reply::Refused,
             Some("OOM") => Reply::Full,
+            Some("INDOUBT") if text.ends_with("no longer remembered") => Reply::Forgotten,
             Some("INDOUBT") => Reply::InDoubt,
             _ => Reply::Unexpected(text.to_owned()),
         },

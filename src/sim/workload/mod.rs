@@ -38,8 +38,6 @@ use uniques::Uniques;
 const AUDITOR: u64 = 1_000;
 const PATIENCE_US: u64 = 9_000_000;
 const RETRY_US: u64 = 100_000;
-/// An exactly-once request that is forgotten is repeated for so long, as the Rust client does.
-const DEADLINE_US: u64 = 10_000_000;
 /// Hot keys change so often, to keep the history of each short.
 const WINDOW_US: u64 = 2_000_000;
 const HISTORY_STEPS_MAX: u64 = 400_000;
@@ -486,7 +484,7 @@ impl Workload {
         match &reply {
             Reply::Refused => self.outcomes.refused += 1,
             Reply::Full => self.outcomes.full += 1,
-            Reply::InDoubt => self.outcomes.in_doubt += 1,
+            Reply::InDoubt | Reply::Forgotten => self.outcomes.in_doubt += 1,
             _ => self.outcomes.answered += 1,
         }
         tracing::trace!(
@@ -629,9 +627,8 @@ impl Workload {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
             // Who goes on from a former copy has forgotten its replies.
-            (Intent::CountOnce(key, _, first_us), Reply::InDoubt)
-                if now.mono_us > first_us + DEADLINE_US && has_recovered(cluster) =>
-            {
+            // Who goes on from a former copy has forgotten its replies; nobody else has.
+            (Intent::CountOnce(key, ..), Reply::Forgotten) if has_recovered(cluster) => {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
             (Intent::CountOnce(..), Reply::InDoubt | Reply::Refused) => {
