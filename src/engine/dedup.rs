@@ -351,8 +351,9 @@ impl Window {
 }
 
 impl<'a> DedupUpdate<'a> {
-    /// The update of a write that just ran.
+    /// The update of a write that just ran. A reply that is too long to keep doesn't travel either.
     pub fn of(tag: &RequestTag, at_ms: u64, reply: &'a [u8]) -> DedupUpdate<'a> {
+        let reply = if reply.len() > REPLY_BYTES_MAX { &[] } else { reply };
         DedupUpdate {
             client: tag.client,
             request: tag.request,

@@ -161,6 +161,8 @@ impl Arrivals {
 
 /// A whole table goes to one peer at most so often: half as long as it waits before it asks again.
 const TABLE_TOLD_EVERY_US: u64 = 50_000;
+/// A batch of more bytes begins no further message: no link takes frames of any size.
+const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Why an ack is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -522,17 +524,21 @@ impl Peers {
 impl Peer {
     /// Moves what waits into a frame as the batch `next_number`: all of it, or `one` message.
     fn take_batch(&mut self, one: bool, sent_us: u64, frame: &mut Vec<u8>) {
-        let marks = if one {
-            let mut rest = self.records.as_slice();
-            // Messages between the records have no mark.
-            let marked = matches!(message::next(&mut rest), Ok(Message::Records(_)));
-            let length = self.records.len() - rest.len();
-            debug_assert!(length > 0, "what was encoded here can be decoded");
-            frame.extend(self.records.drain(..length));
-            self.marks.drain(..usize::from(marked).min(self.marks.len())).collect()
-        } else {
+        let marks = if !one && self.records.len() <= BATCH_BYTES_MAX {
             frame.append(&mut self.records);
             std::mem::take(&mut self.marks)
+        } else {
+            let mut rest = self.records.as_slice();
+            let (mut marked, mut length) = (0, 0);
+            while !rest.is_empty() && (length == 0 || !one && length < BATCH_BYTES_MAX) {
+                // Messages between the records have no mark.
+                let message = message::next(&mut rest);
+                debug_assert!(message.is_ok(), "what was encoded here can be decoded");
+                marked += usize::from(matches!(message, Ok(Message::Records(_))));
+                length = self.records.len() - rest.len();
+            }
+            frame.extend(self.records.drain(..length));
+            self.marks.drain(..marked.min(self.marks.len())).collect()
         };
         self.in_flight.push_back(InFlight { number: self.next_number, sent_us, marks });
     }
@@ -558,6 +564,37 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_fit_into_frames() {
+        let mut peers = Peers::new(PeerConfig::default());
+        let node = NodeId(2);
+        peers.link_up(node, 0);
+        let value = vec![7; 45 << 20];
+        for number in 1..=3 {
+            let (partition, epoch, sequence) = (PartitionId(number), Epoch(1), Sequence(1));
+            let (first, commit) = (sequence, Sequence(0));
+            peers.encode_records(&message::Records {
+                partition,
+                epoch,
+                first,
+                count: 1,
+                commit,
+                records: &value,
+            });
+            peers.send_records(node, Mark { partition, epoch, sequence, attempt: 0, fence: 0 });
+        }
+        let mut sent = Vec::new();
+        for flush in 0..3 {
+            peers.flush(flush);
+            while let Some((_, class, frame)) = peers.poll() {
+                assert!(frame.len() <= class.frame_bytes_max());
+                sent.push(frame.len());
+            }
+        }
+        assert_eq!(sent.iter().filter(|&&bytes| bytes > value.len()).count(), 3);
+        assert!(!peers.records_waiting());
+    }
 
     #[test]
     fn what_arrives_twice_is_noticed() {

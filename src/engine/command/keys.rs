@@ -91,8 +91,9 @@ fn rename(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let (value, expire_at_ms) = movable(e, from)?.ok_or(Refusal::NoSuchKey)?;
     check_not_lock(e.keys, to)?;
     if from.key != to.key {
-        e.keys.delete(from);
+        // First the new one: who hears of one record only had better have both keys than none.
         e.put_string(to, &value, expire_at_ms);
+        e.keys.delete(from);
     }
     e.reply.ok();
     Ok(())
@@ -103,8 +104,8 @@ fn renamenx(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let (value, expire_at_ms) = movable(e, from)?.ok_or(Refusal::NoSuchKey)?;
     let free = e.keys.peek(to).is_none();
     if free {
-        e.keys.delete(from);
         e.put_string(to, &value, expire_at_ms);
+        e.keys.delete(from);
     }
     e.reply.integer(i64::from(free));
     Ok(())

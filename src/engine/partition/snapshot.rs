@@ -74,6 +74,7 @@ pub struct Staging {
     /// Chunks that wait for records, in the order they came. Bounded by the primary's window: they are
     /// acknowledged when they are applied.
     early: VecDeque<Early>,
+    early_bytes: usize,
     /// Where it attached: records from here on came as such.
     after: Sequence,
     /// The version of the first of them; none is older.
@@ -417,6 +418,7 @@ impl Partition {
                 overrides,
                 cleared: Vec::new(),
                 early: VecDeque::new(),
+                early_bytes: 0,
                 after,
                 first_version: None,
             };
@@ -452,7 +454,9 @@ impl Partition {
             shared.stats.refused.unasked += 1;
             return;
         }
-        if crc32fast::hash(entries) != crc {
+        // An empty one says nothing, and would cost nothing to send.
+        let bytes = entries.len() + dedup.len();
+        if crc32fast::hash(entries) != crc || bytes == 0 {
             shared.stats.refused.malformed += 1;
             return;
         }
@@ -460,13 +464,12 @@ impl Partition {
             staging.take_chunk(shared, self.id, number, entries, dedup);
             return;
         }
-        let early_bytes: usize =
-            staging.early.iter().map(|early| early.entries.len() + early.dedup.len()).sum();
         let bytes_max = shared.config.snapshot_window_bytes + shared.config.records_bytes_max();
-        if early_bytes + entries.len() + dedup.len() > bytes_max {
+        if staging.early_bytes + bytes > bytes_max {
             shared.stats.refused.oversize += 1;
             return;
         }
+        staging.early_bytes += bytes;
         let (entries, dedup) = (entries.to_vec(), dedup.to_vec());
         staging.early.push_back(Early { number, as_of, entries, dedup });
     }
@@ -560,6 +563,7 @@ impl Staging {
     /// Takes the chunks that waited for the records which have come.
     pub(super) fn take_early_chunks(&mut self, shared: &mut Shared, partition: PartitionId) {
         while let Some(early) = self.early.pop_front_if(|early| early.as_of <= self.copy.last) {
+            self.early_bytes -= early.entries.len() + early.dedup.len();
             self.take_chunk(shared, partition, early.number, &early.entries, &early.dedup);
         }
     }

@@ -188,7 +188,6 @@ impl Connection {
             return;
         }
         pipeline.session.info.active_at_us = host.now().mono_us;
-        pipeline.is_due = pipeline.is_due();
         pipeline.read += 1;
         let partition_count = host.table().settings.partitions;
         let mut at = 0;
@@ -308,6 +307,15 @@ impl Pipeline {
             && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
     }
 
+    /// A reply to a command of this read is put into the output next.
+    fn reply_of(&mut self, read: u64) {
+        if read != self.output_read {
+            // What is due waits for nothing of another read.
+            self.is_due = self.is_due();
+            self.output_read = read;
+        }
+    }
+
     fn is_due(&self) -> bool {
         let ends_with_read = || self.pending.front().is_none_or(|pending| pending.read != self.output_read);
         !self.output.is_empty()
@@ -390,12 +398,14 @@ impl Pipeline {
     fn submit(&mut self, op: Op<'_>, heard: bool, host: &mut impl Host) {
         let ticket = ticket(self.next, 0);
         let direct = self.pending.is_empty();
+        if direct {
+            self.reply_of(self.read);
+        }
         let out = if direct { &mut self.output } else { &mut self.scratch };
         let before = out.len();
         match host.submit(ticket, op, out) {
             Submitted::Pending => self.push(State::Waiting, heard),
             Submitted::Done if direct => {
-                self.output_read = self.read;
                 if !heard {
                     self.output.truncate(before);
                 }
@@ -514,14 +524,16 @@ impl Pipeline {
             return;
         }
         if self.pending[0].heard {
+            self.reply_of(self.pending[0].read);
             self.output.extend_from_slice(reply);
         }
-        self.output_read = self.pending.pop_front().map_or(0, |pending| pending.read);
-        while let Some(Pending { state: State::Ready(reply), read, .. }) = self.pending.front() {
-            self.output.extend_from_slice(reply);
-            self.output_read = *read;
-            self.pending_bytes -= reply.len();
-            self.pending.pop_front();
+        self.pending.pop_front();
+        while let Some(&Pending { state: State::Ready(_), read, .. }) = self.pending.front() {
+            self.reply_of(read);
+            if let Some(Pending { state: State::Ready(reply), .. }) = self.pending.pop_front() {
+                self.output.extend_from_slice(&reply);
+                self.pending_bytes -= reply.len();
+            }
         }
     }
 
@@ -537,8 +549,8 @@ impl Pipeline {
             self.scratch.clear();
         }
         if self.pending.is_empty() {
+            self.reply_of(self.read);
             self.output.append(&mut self.scratch);
-            self.output_read = self.read;
         } else if heard {
             self.pending_bytes += self.scratch.len();
             let reply = SmallVec::from_slice(&self.scratch);

@@ -486,7 +486,14 @@ fn replies_to_commands_that_came_together_leave_together() {
     connection.output_written();
     node.release(0, &mut connection);
     assert!(connection.output_is_due());
-    // Nor do replies that are due wait for those of the next read.
+    // Nor do replies that are due wait for those of the next read, which came meanwhile.
+    connection.output_written();
+    connection.receive(b"INCR k\r\nINCR k\r\n", &mut node);
+    node.release(0, &mut connection);
+    assert!(connection.output_is_due());
+    node.release(0, &mut connection);
+    assert!(connection.output_is_due());
+    connection.output_written();
     node.at_once = 1;
     node.release(0, &mut connection);
     connection.receive(b"INCR k\r\nINCR k\r\n", &mut node);

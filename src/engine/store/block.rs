@@ -21,8 +21,6 @@ pub(super) enum Pages {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     mapping: Option<MmapMut>,
-    /// Where the block begins in the mapping.
-    start: usize,
     /// Bytes from the start on that may be resident.
     resident: usize,
 }
@@ -30,18 +28,12 @@ pub(super) struct Memory {
 impl Memory {
     /// Maps a block. Aborts if the system has no memory left, as allocating does.
     pub(super) fn map(pages: Pages) -> Memory {
-        let mut mapping = map(BLOCK_BYTES);
-        if pages == Pages::Huge && padding(&mapping) > 0 {
-            // Older systems (Linux before 6.7) don't align what could be a large page.
-            mapping = map(2 * BLOCK_BYTES);
-        }
-        let start = match pages {
-            Pages::Small => 0,
-            Pages::Huge => padding(&mapping),
-        };
-        advise(&mapping, start, pages);
+        let mapping = MmapMut::map_anon(BLOCK_BYTES).unwrap_or_else(|_| {
+            handle_alloc_error(Layout::array::<u8>(BLOCK_BYTES).unwrap_or(Layout::new::<u8>()))
+        });
+        advise(&mapping, pages);
         let resident = if pages == Pages::Huge { BLOCK_BYTES } else { 0 };
-        Memory { mapping: Some(mapping), start, resident }
+        Memory { mapping: Some(mapping), resident }
     }
 
     /// Takes note that bytes up to `end` are used. Returns how many more may be resident now.
@@ -57,28 +49,19 @@ impl Memory {
     }
 }
 
-fn map(bytes: usize) -> MmapMut {
-    MmapMut::map_anon(bytes)
-        .unwrap_or_else(|_| handle_alloc_error(Layout::array::<u8>(bytes).unwrap_or(Layout::new::<u8>())))
-}
-
-/// From where the mapping begins to where a large page could.
-fn padding(mapping: &MmapMut) -> usize {
-    (mapping.as_ptr() as usize).wrapping_neg() % BLOCK_BYTES
-}
-
-/// Asks for the kind of pages. A system without large ones refuses, and does without.
-fn advise(mapping: &MmapMut, start: usize, pages: Pages) {
+/// Asks for the kind of pages. A system without large ones refuses, and does without. Linux aligns a
+/// mapping so that it can be one large page from 6.7 on; before, neighbours become large together.
+fn advise(mapping: &MmapMut, pages: Pages) {
     #[cfg(target_os = "linux")]
     {
         let advice = match pages {
             Pages::Small => memmap2::Advice::NoHugePage,
             Pages::Huge => memmap2::Advice::HugePage,
         };
-        let _best_effort = mapping.advise_range(advice, start, BLOCK_BYTES);
+        let _best_effort = mapping.advise(advice);
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (mapping, start, pages);
+    let _ = (mapping, pages);
 }
 
 impl Deref for Memory {
@@ -86,16 +69,14 @@ impl Deref for Memory {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        let mapping = self.mapping.as_deref().unwrap_or_default();
-        mapping.get(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.mapping.as_deref().unwrap_or_default()
     }
 }
 
 impl DerefMut for Memory {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let mapping = self.mapping.as_deref_mut().unwrap_or_default();
-        mapping.get_mut(self.start..self.start + BLOCK_BYTES).unwrap_or_default()
+        self.mapping.as_deref_mut().unwrap_or_default()
     }
 }
 
@@ -111,7 +92,6 @@ mod tests {
         small[129] = 1;
         assert_eq!((small[0], small[129], small.resident_bytes()), (0, 1, 130));
         let mut huge = Memory::map(Pages::Huge);
-        assert_eq!((huge.len(), huge.as_ptr() as usize % BLOCK_BYTES), (BLOCK_BYTES, 0));
         assert_eq!((huge.use_until(100), huge.resident_bytes()), (0, BLOCK_BYTES as u64));
         assert!(Memory::default().is_empty());
     }

@@ -626,7 +626,6 @@ impl Workload {
             (Intent::Count(key), Reply::InDoubt) => {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;
             }
-            // Who goes on from a former copy has forgotten its replies.
             // Who goes on from a former copy has forgotten its replies; nobody else has.
             (Intent::CountOnce(key, ..), Reply::Forgotten) if has_recovered(cluster) => {
                 self.counters.entry(key.clone()).or_default().in_doubt += 1;

@@ -23,6 +23,9 @@ impl Pipeline {
     ) {
         let (proto, partition_count) = (self.session.proto(), host.table().settings.partitions);
         let is_direct = self.pending.is_empty();
+        if is_direct {
+            self.reply_of(self.read);
+        }
         let mut out = std::mem::take(if is_direct { &mut self.output } else { &mut self.scratch });
         let start = out.len();
         let parts = args[usize::from(spec.keys.first)..].chunks_exact(usize::from(spec.keys.step));
