@@ -1,5 +1,6 @@
 //! What a node costs while it does nothing, while it fills, and after it was emptied, and how the cost of
-//! an operation grows with connections, keys and nodes: each figure beside its bar. `ringdove bench compare --redis --only memory` has Redis beside it.
+//! an operation grows with connections, keys and nodes: each figure beside its bar.
+//! `ringdove bench compare --redis --only memory` has Redis beside it.
 //!
 //! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory).
 

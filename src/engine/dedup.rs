@@ -128,6 +128,11 @@ struct Window {
 /// A kept reply; most are a few bytes. Empty, as no reply is, if only that the request ran is known.
 type Reply = SmallVec<[u8; 16]>;
 
+/// What is kept of a reply: all or nothing.
+fn kept(reply: &[u8]) -> &[u8] {
+    if reply.len() > REPLY_BYTES_MAX { &[] } else { reply }
+}
+
 impl DedupTable {
     /// An empty table.
     pub fn new(limits: DedupLimits) -> DedupTable {
@@ -169,7 +174,7 @@ impl DedupTable {
         if update.request < window.floor {
             return;
         }
-        let reply = if update.reply.len() > REPLY_BYTES_MAX { &[] } else { update.reply };
+        let reply = kept(update.reply);
         match window.find(update.request) {
             Ok(at) if window.ran[at].1.is_empty() => window.ran[at].1 = Reply::from_slice(reply),
             Ok(_) => return,
@@ -353,13 +358,12 @@ impl Window {
 impl<'a> DedupUpdate<'a> {
     /// The update of a write that just ran. A reply that is too long to keep doesn't travel either.
     pub fn of(tag: &RequestTag, at_ms: u64, reply: &'a [u8]) -> DedupUpdate<'a> {
-        let reply = if reply.len() > REPLY_BYTES_MAX { &[] } else { reply };
         DedupUpdate {
             client: tag.client,
             request: tag.request,
             acknowledged_below: tag.acknowledged_below,
             at_ms,
-            reply,
+            reply: kept(reply),
         }
     }
 

@@ -1,26 +1,32 @@
 //! Room for what is written, where something may be evicted for it.
 
 use super::cluster::Cluster;
-use super::network::NetworkConfig;
-use super::testing::{SECOND_US, call, whole};
+use super::testing::{call, formed_with};
 use crate::engine::config::EngineConfig;
+use crate::engine::ids::NodeId;
 use crate::engine::store::Eviction;
 use crate::engine::table::{ClusterSettings, Survival};
+
+/// A cluster of as many nodes as copies, of 8 MiB each, after so many SETs of 1,000 bytes.
+fn filled(seed: u64, copies: u8, keys: u64) -> (Cluster, Vec<NodeId>) {
+    let config =
+        EngineConfig { bytes_max: 8 << 20, eviction: Eviction::AllKeysLru, ..EngineConfig::default() };
+    let settings =
+        ClusterSettings { partitions: 16, replicas: copies, min_copies: copies, survival: Survival::Auto };
+    let (mut cluster, nodes) = formed_with(seed, config, settings, usize::from(copies));
+    let small = vec![b'v'; 1_000];
+    for number in 0..keys {
+        let key = format!("k{number}");
+        assert_eq!(call(&mut cluster, nodes[0], number, &[b"SET", key.as_bytes(), &small]), b"+OK\r\n");
+    }
+    (cluster, nodes)
+}
 
 /// Only so much was evicted as keeps a little room: values larger than that were refused for ever.
 #[test]
 fn a_large_value_pushes_out_small_ones() {
-    let config =
-        EngineConfig { bytes_max: 8 << 20, eviction: Eviction::AllKeysLru, ..EngineConfig::default() };
-    let settings = ClusterSettings { partitions: 16, replicas: 1, min_copies: 1, survival: Survival::Auto };
-    let mut cluster = Cluster::new(61, NetworkConfig::default(), config, settings);
-    let node = cluster.start();
-    assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
-    let small = vec![b'v'; 1_000];
-    for number in 0..9_000u64 {
-        let key = format!("k{number}");
-        assert_eq!(call(&mut cluster, node, number, &[b"SET", key.as_bytes(), &small]), b"+OK\r\n");
-    }
+    let (mut cluster, nodes) = filled(61, 1, 9_000);
+    let node = nodes[0];
     assert!(cluster.engine(node).stats().evicted > 0, "it isn't full");
     let large = vec![b'v'; 1 << 20];
     for number in 0..20u64 {
@@ -44,18 +50,10 @@ fn a_large_value_pushes_out_small_ones() {
 /// Evicting all that there is would not have been enough, and was done all the same.
 #[test]
 fn what_copies_of_others_leave_no_room_for_evicts_nothing() {
-    let config =
-        EngineConfig { bytes_max: 8 << 20, eviction: Eviction::AllKeysLru, ..EngineConfig::default() };
-    let settings = ClusterSettings { partitions: 16, replicas: 2, min_copies: 2, survival: Survival::Auto };
-    let mut cluster = Cluster::new(62, NetworkConfig::default(), config, settings);
-    let nodes = [cluster.start(), cluster.start()];
-    assert!(cluster.run_until(60 * SECOND_US, whole), "{:?}", cluster.agreed());
-    let small = vec![b'v'; 1_000];
-    for number in 0..6_000u64 {
-        let key = format!("k{number}");
-        assert_eq!(call(&mut cluster, nodes[0], number, &[b"SET", key.as_bytes(), &small]), b"+OK\r\n");
-    }
-    let evicted = |cluster: &Cluster| nodes.map(|node| cluster.engine(node).stats().evicted);
+    let (mut cluster, nodes) = filled(62, 2, 6_000);
+    let evicted = |cluster: &Cluster| -> Vec<u64> {
+        nodes.iter().map(|&node| cluster.engine(node).stats().evicted).collect()
+    };
     let before = evicted(&cluster);
     let large = vec![b'v'; 7 << 20];
     let reply = call(&mut cluster, nodes[0], 20_000, &[b"SET", b"large", &large]);

@@ -17,7 +17,17 @@ pub const SECOND_US: u64 = 1_000_000;
 /// # Panics
 /// If it isn't within 30 s.
 pub fn formed(seed: u64, settings: ClusterSettings, nodes: usize) -> (Cluster, Vec<NodeId>) {
-    let mut cluster = Cluster::new(seed, NetworkConfig::default(), EngineConfig::default(), settings);
+    formed_with(seed, EngineConfig::default(), settings, nodes)
+}
+
+/// As [`formed`], of engines of this configuration.
+pub fn formed_with(
+    seed: u64,
+    config: EngineConfig,
+    settings: ClusterSettings,
+    nodes: usize,
+) -> (Cluster, Vec<NodeId>) {
+    let mut cluster = Cluster::new(seed, NetworkConfig::default(), config, settings);
     let nodes = (0..nodes).map(|_| cluster.start()).collect();
     assert!(cluster.run_until(30 * SECOND_US, whole), "{:?}", cluster.agreed());
     (cluster, nodes)
