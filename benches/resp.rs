@@ -10,9 +10,8 @@ mod rig;
 
 use lone_node::{Node, append, connect};
 use rig::{Failure, median, results};
-use ringdove::engine::resp::{Decoder, DecoderLimits};
+use ringdove::engine::resp::{CommonArgs, Decoder, DecoderLimits};
 use ringdove::engine::session::{Connection, Host};
-use smallvec::SmallVec;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -74,7 +73,7 @@ fn drive(connection: &mut Connection, host: &mut impl Host, batch: &[u8]) {
 fn decode(decoder: &mut Decoder, batch: &[u8]) {
     let mut at = 0;
     while at < batch.len() {
-        let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+        let mut args = CommonArgs::new();
         let Some(consumed) = decoder.decode_common(&batch[at..], &mut args) else { break };
         black_box(&args);
         at += consumed;

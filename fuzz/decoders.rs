@@ -19,10 +19,9 @@ use ringdove::engine::message::{self, TableStep};
 use ringdove::engine::node::{Engine, Output};
 use ringdove::engine::op::{EncodedOp, Op, OwnedOp, Ticket};
 use ringdove::engine::record::{self, Limits};
-use ringdove::engine::resp::{Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
+use ringdove::engine::resp::{CommonArgs, Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
 use ringdove::engine::table::{ClusterSettings, Member, Survival, Table, TableChange};
 use ringdove::engine::time::Now;
-use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -72,7 +71,7 @@ fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Opt
 
 /// The command at the front, if it is a common one: the same as when decoded step by step.
 fn common(decoder: &mut Decoder, limits: DecoderLimits, buffer: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
-    let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    let mut args = CommonArgs::new();
     let consumed = decoder.decode_common(buffer, &mut args)?;
     let mut other = Decoder::new(limits);
     assert_eq!(other.decode(buffer, Trust::Authenticated), Ok(Decoded::Command { consumed }));

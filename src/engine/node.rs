@@ -33,6 +33,7 @@ use super::stats::Stats;
 use super::table::{Member, Table, TableChange, TableEntry};
 use super::time::Now;
 use bytes::Bytes;
+use arrayvec::ArrayVec;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -474,6 +475,7 @@ impl Engine {
     /// Runs an operation of a local client, here or at its primary.
     ///
     /// `Done`: the reply was appended to `out`. `Pending`: it comes as [`Output::Complete`].
+    #[inline(always)]
     pub fn submit(&mut self, now: Now, ticket: Ticket, op: &Op<'_>, out: &mut Vec<u8>) -> Submitted {
         self.shared.now = now;
         let deadline_us = self.shared.patience_us();
@@ -485,21 +487,28 @@ impl Engine {
         match attempt {
             Attempt::Answered => Submitted::Done,
             Attempt::Waiting => Submitted::Pending,
-            Attempt::NotNow(reason) => {
-                if self.router.len() >= self.shared.config.waiting_max {
-                    append_error(out, Unavailable::ChangingHands.resp_error());
-                    return Submitted::Done;
-                }
-                self.shared.stats.parked += 1;
-                self.router.park(Parked {
-                    asker: Asker::Local(ticket),
-                    op: OwnedOp::new(op),
-                    deadline_us,
-                    reason,
-                });
-                Submitted::Pending
-            }
+            Attempt::NotNow(reason) => self.park(ticket, op, deadline_us, reason, out),
         }
+    }
+
+    /// Parks an operation of a local client that can't run now.
+    #[inline(never)]
+    fn park(
+        &mut self,
+        ticket: Ticket,
+        op: &Op<'_>,
+        deadline_us: u64,
+        reason: Unavailable,
+        out: &mut Vec<u8>,
+    ) -> Submitted {
+        if self.router.len() >= self.shared.config.waiting_max {
+            append_error(out, Unavailable::ChangingHands.resp_error());
+            return Submitted::Done;
+        }
+        self.shared.stats.parked += 1;
+        let (asker, op) = (Asker::Local(ticket), OwnedOp::new(op));
+        self.router.park(Parked { asker, op, deadline_us, reason });
+        Submitted::Pending
     }
 
     /// Reads what operations on these keys (partition and [`KeyRef::hash`](super::store::KeyRef::hash)) will
@@ -514,7 +523,7 @@ impl Engine {
         const AT_A_TIME: usize = 64;
         for keys in keys.chunks(AT_A_TIME) {
             let mut read = 0u64;
-            let mut found: SmallVec<[(&Partition, &Copy, u64); AT_A_TIME]> = SmallVec::new();
+            let mut found: ArrayVec<(&Partition, &Copy, u64), AT_A_TIME> = ArrayVec::new();
             for &(partition, hash) in keys {
                 if let Some(partition) = self.partitions.get(partition.index())
                     && of(partition)

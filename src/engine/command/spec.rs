@@ -308,8 +308,15 @@ impl CommandSpec {
         self
     }
 
+    /// Whether this is its whole name, in any case.
+    #[inline(always)]
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        let is_same = |(own, given): (&u8, &u8)| own == given || own.to_ascii_uppercase() == *given;
+        self.name.len() == name.len() && self.name.as_bytes().iter().zip(name).all(is_same)
+    }
+
     /// Whether so many arguments, names included, are right.
-    #[inline]
+    #[inline(always)]
     pub fn accepts(&self, count: usize) -> bool {
         if self.arity >= 0 {
             count == self.arity as usize
@@ -319,6 +326,7 @@ impl CommandSpec {
     }
 
     /// Whether it changes keys.
+    #[inline(always)]
     pub fn is_write(&self) -> bool {
         self.flags.has(Flags::WRITE)
     }

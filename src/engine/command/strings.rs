@@ -174,6 +174,10 @@ fn mget(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
 }
 
 fn mset(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
+    if e.args.len() == 3 {
+        // What comes in parts: one look at the key will do.
+        return set(e);
+    }
     check_pairs(e)?;
     for index in (1..e.args.len()).step_by(2) {
         check_not_lock(e.keys, e.key(index))?;

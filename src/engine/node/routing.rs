@@ -18,6 +18,8 @@ const MISDIRECTED: &[u8] = b"-ERR the operation was sent to a partition that its
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 impl Engine {
+    /// Runs an operation here, if this node is its primary; else sends it there, if it is a local client's.
+    #[inline]
     pub(super) fn attempt(
         &mut self,
         op: &Op<'_>,
@@ -25,20 +27,28 @@ impl Engine {
         deadline_us: u64,
         out: &mut Vec<u8>,
     ) -> Attempt {
-        let Some(partition) = self.partitions.get(op.partition.index()) else {
-            append_error(out, "ERR no such partition");
-            return Attempt::Answered;
-        };
-        if partition.is_primary() {
-            if op.spec.flags.has(Flags::DENYOOM) && !self.shared.room_for(op.bytes()) {
-                self.make_room(op.bytes());
-            }
-            return match self.partitions[op.partition.index()].execute(&mut self.shared, op, asker, out) {
-                Executed::Done => Attempt::Answered,
-                Executed::Waiting => Attempt::Waiting,
-                Executed::NotNow(reason) => Attempt::NotNow(reason),
-            };
+        if op.spec.flags.has(Flags::DENYOOM) && !self.shared.room_for(op.bytes()) {
+            self.make_room_for(op);
         }
+        match self.partitions.get_mut(op.partition.index()) {
+            Some(partition) if partition.is_primary() => {
+                match partition.execute(&mut self.shared, op, asker, out) {
+                    Executed::Done => Attempt::Answered,
+                    Executed::Waiting => Attempt::Waiting,
+                    Executed::NotNow(reason) => Attempt::NotNow(reason),
+                }
+            }
+            Some(_) => self.forward(op, asker, deadline_us),
+            None => {
+                append_error(out, "ERR no such partition");
+                Attempt::Answered
+            }
+        }
+    }
+
+    /// Sends an operation of a local client to its primary.
+    #[inline(never)]
+    fn forward(&mut self, op: &Op<'_>, asker: Asker, deadline_us: u64) -> Attempt {
         let assignment = self.shared.table.assignment(op.partition).filter(|owned| owned.epoch > Epoch(0));
         let Some(&Assignment { primary, .. }) = assignment else {
             return Attempt::NotNow(Unavailable::NoPrimary);
@@ -55,6 +65,14 @@ impl Engine {
         self.shared.stats.forwarded += 1;
         self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded().0 });
         Attempt::Waiting
+    }
+
+    /// Makes room for a write that runs here.
+    #[inline(never)]
+    fn make_room_for(&mut self, op: &Op<'_>) {
+        if self.partitions.get(op.partition.index()).is_some_and(Partition::is_primary) {
+            self.make_room(op.bytes());
+        }
     }
 
     /// Evicts from one partition after the other until `bytes` more fit, or none can give more.

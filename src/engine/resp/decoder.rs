@@ -1,8 +1,15 @@
 //! Cutting a read buffer into commands.
 
 use super::inline;
+use arrayvec::ArrayVec;
 use smallvec::SmallVec;
 use thiserror::Error;
+
+/// Arguments that [`Decoder::decode_common`] takes at most.
+pub const COMMON_ARGS_MAX: usize = 64;
+
+/// Room for the arguments of one command that [`Decoder::decode_common`] takes.
+pub type CommonArgs<'a> = ArrayVec<&'a [u8], COMMON_ARGS_MAX>;
 
 /// The longest line: an inline command, or the line that carries a count or a length.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -227,39 +234,27 @@ impl Decoder {
         self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
     }
 
-    /// As [`Decoder::args`] of a command that is not inline, borrowing from the buffer alone: appends them to
-    /// `args`. False of an inline one.
-    pub fn bulks<'a>(&self, buffer: &'a [u8], args: &mut impl Extend<&'a [u8]>) -> bool {
-        if !self.is_inline {
-            args.extend(self.spans.iter().map(|span| buffer.get(span.start..span.end).unwrap_or_default()));
-        }
-        !self.is_inline
-    }
-
     /// Forgets what was decoded, to start anew at some command's front.
     pub fn rewind(&mut self) {
         self.stage = Stage::Start;
     }
 
-    /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of not very many
-    /// arguments. Appends those to `args`, and returns what it takes. `None` says nothing: ask
-    /// [`Decoder::decode`].
-    #[inline]
+    /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of not more than
+    /// [`COMMON_ARGS_MAX`] arguments. Appends those to `args`, and returns what it takes. `None` says nothing (`args`
+    /// may just be full): ask [`Decoder::decode`].
+    #[inline(always)]
     pub fn decode_common<'a, const N: usize>(
         &mut self,
         buffer: &'a [u8],
-        args: &mut SmallVec<[&'a [u8]; N]>,
-    ) -> Option<usize>
-    where
-        [&'a [u8]; N]: smallvec::Array<Item = &'a [u8]>,
-    {
-        const ARGS_MAX: usize = 64;
+        args: &mut ArrayVec<&'a [u8], N>,
+    ) -> Option<usize> {
         if !matches!(self.stage, Stage::Start | Stage::Complete) || buffer.first() != Some(&b'*') {
             return None;
         }
         let before = args.len();
-        let (count, mut position) = short_length(buffer, 1)?;
-        if count > ARGS_MAX.min(self.limits.args_max) {
+        let (count, after) = short_length(&buffer[1..])?;
+        let mut position = 1 + after;
+        if count > COMMON_ARGS_MAX.min(self.limits.args_max).min(args.remaining_capacity()) {
             return None;
         }
         for _ in 0..count {
@@ -279,17 +274,18 @@ impl Decoder {
     }
 
     /// The argument whose length line begins at `position`, and where the next one does.
-    #[inline]
+    #[inline(always)]
     fn common_arg<'a>(&self, buffer: &'a [u8], position: usize) -> Option<(&'a [u8], usize)> {
-        if *buffer.get(position)? != b'$' {
+        let (line, rest) = buffer.get(position..)?.split_first()?;
+        if *line != b'$' {
             return None;
         }
-        let (length, start) = short_length(buffer, position + 1)?;
-        let end = start + length;
-        if length > self.limits.bulk_bytes_max || end + 2 > buffer.len() {
+        let (length, after) = short_length(rest)?;
+        let (bulk, _) = rest[after..].split_at_checked(length + 2)?;
+        if length > self.limits.bulk_bytes_max {
             return None;
         }
-        Some((&buffer[start..end], end + 2))
+        Some((&bulk[..length], position + 1 + after + length + 2))
     }
 
     fn decode_inline(&mut self, buffer: &[u8]) -> Result<Decoded, ProtocolError> {
@@ -322,33 +318,33 @@ fn length_at(
     too_big: ProtocolError,
     invalid: ProtocolError,
 ) -> Result<Option<(i64, usize)>, ProtocolError> {
-    if let Some((length, next)) = short_length(buffer, start) {
-        return Ok(Some((length as i64, next)));
+    if let Some((length, after)) = buffer.get(start..).and_then(short_length) {
+        return Ok(Some((length as i64, start + after)));
     }
     let Some((line, next)) = line_at(buffer, start, too_big)? else { return Ok(None) };
     Ok(Some((parse_length(line).ok_or(invalid)?, next)))
 }
 
-/// A length of a few digits, as nearly all are, and where the line behind it starts. `None` for anything
-/// else: [`line_at`] and [`parse_length`] say what it is.
-#[inline]
-fn short_length(buffer: &[u8], start: usize) -> Option<(usize, usize)> {
-    const DIGITS_MAX: usize = 8;
-    let rest = buffer.get(start..)?;
+/// A length of a few digits, as nearly all are, in the line at the front, and where the next line starts. `None` for
+/// anything else: [`line_at`] and [`parse_length`] say what it is.
+#[inline(always)]
+fn short_length(line: &[u8]) -> Option<(usize, usize)> {
     let digit = |byte: u8| usize::from(byte - b'0');
-    match *rest {
-        [one @ b'1'..=b'9', b'\r', _, ..] => return Some((digit(one), start + 3)),
-        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] => {
-            return Some((digit(ten) * 10 + digit(one), start + 4));
-        }
-        _ => {}
+    match *line {
+        [one @ b'1'..=b'9', b'\r', _, ..] => Some((digit(one), 3)),
+        [ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] => Some((digit(ten) * 10 + digit(one), 4)),
+        _ => middling_length(line),
     }
+}
+
+fn middling_length(line: &[u8]) -> Option<(usize, usize)> {
+    const DIGITS_MAX: usize = 8;
     let mut value = 0;
-    for (at, &byte) in rest.iter().take(DIGITS_MAX + 1).enumerate() {
+    for (at, &byte) in line.iter().take(DIGITS_MAX + 1).enumerate() {
         match byte {
             b'0' if at == 0 => return None,
-            b'0'..=b'9' => value = value * 10 + digit(byte),
-            b'\r' if at > 0 && at + 2 <= rest.len() => return Some((value, start + at + 2)),
+            b'0'..=b'9' => value = value * 10 + usize::from(byte - b'0'),
+            b'\r' if at > 0 && at + 2 <= line.len() => return Some((value, at + 2)),
             _ => return None,
         }
     }
@@ -411,7 +407,7 @@ mod tests {
             from = to;
             loop {
                 let (consumed, common) = {
-                    let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+                    let mut args = CommonArgs::new();
                     let consumed = decoder.decode_common(&buffer, &mut args);
                     (consumed, args.iter().map(|arg| arg.to_vec()).collect::<Vec<_>>())
                 };

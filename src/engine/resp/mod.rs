@@ -11,7 +11,7 @@ mod inline;
 mod reply;
 mod writer;
 
-pub use decoder::{Decoded, Decoder, DecoderLimits, ProtocolError, Trust};
+pub use decoder::{COMMON_ARGS_MAX, CommonArgs, Decoded, Decoder, DecoderLimits, ProtocolError, Trust};
 pub use reply::{Reply, ReplyError, ReplyLimits};
 pub use writer::ReplyWriter;
 

@@ -4,14 +4,15 @@ use super::connection::MAP;
 use super::facts::Host;
 use crate::engine::command::{CommandSpec, KeyPositions, Route, resolve};
 use crate::engine::ids::{PartitionId, Slot};
-use crate::engine::resp::{Decoded, Decoder, ProtocolError, Trust};
+use crate::engine::resp::{COMMON_ARGS_MAX, Decoded, Decoder, ProtocolError, Trust};
 use crate::engine::store::KeyRef;
-use smallvec::SmallVec;
+use arrayvec::ArrayVec;
 
 /// Commands decoded at a time.
 const COMMANDS_MAX: usize = 64;
-/// Arguments that all of them have room for; the one that goes beyond is the last of its batch.
-const ARGS_MAX: usize = 256;
+/// Arguments of a batch, of which the last command may take so many more.
+const ARGS_MAX: usize = 192;
+const ARGS_ROOM: usize = ARGS_MAX + COMMON_ARGS_MAX;
 /// A longer first argument is hardly a key: whoever needs its hash computes it.
 const KEY_BYTES_MAX: usize = 256;
 
@@ -35,8 +36,8 @@ pub(super) struct Ahead {
 pub(super) enum Stop {
     /// It has as many commands as it may.
     Full,
-    /// An inline command of so many bytes: [`Decoder::args`] has its arguments.
-    Inline(usize),
+    /// A command of so many bytes that is no common one: [`Decoder::args`] has its arguments.
+    Apart(usize),
     /// The next command lacks so many bytes at least.
     Incomplete(usize),
     /// The input is not RESP from there on.
@@ -45,29 +46,33 @@ pub(super) enum Stop {
 
 /// Commands of an input, decoded. It lives where it is made: its room is some KiB, which moving it would copy.
 pub(super) struct Batch<'a> {
-    pub commands: SmallVec<[Ahead; COMMANDS_MAX]>,
-    args: SmallVec<[&'a [u8]; ARGS_MAX]>,
-    keys: SmallVec<[Key; COMMANDS_MAX]>,
+    pub commands: ArrayVec<Ahead, COMMANDS_MAX>,
+    args: ArrayVec<&'a [u8], ARGS_ROOM>,
+    keys: ArrayVec<Key, COMMANDS_MAX>,
     writes: bool,
+    /// The command that was looked up last: mostly the next one is the same.
+    pub last: Option<&'static CommandSpec>,
 }
 
 impl<'a> Batch<'a> {
-    #[inline]
-    pub(super) fn new() -> Batch<'a> {
-        Batch { commands: SmallVec::new(), args: SmallVec::new(), keys: SmallVec::new(), writes: false }
+    #[inline(always)]
+    pub(super) fn new(last: Option<&'static CommandSpec>) -> Batch<'a> {
+        Batch { commands: ArrayVec::new(), args: ArrayVec::new(), keys: ArrayVec::new(), writes: false, last }
     }
 
+    #[inline(always)]
     pub(super) fn args_of(&self, command: &Ahead) -> &[&'a [u8]] {
         &self.args[command.args_at as usize..command.args_end as usize]
     }
 
+    #[inline(always)]
     pub(super) fn key_of(&self, command: &Ahead) -> Option<Key> {
         command.key_at.map(|at| self.keys[at as usize])
     }
 
-    /// Decodes what is at the front of `input` into an empty batch. A stranger's commands come one by one: the
-    /// first may be the one that makes it known.
-    #[inline]
+    /// Decodes what is at the front of `input` into an empty batch. A stranger's commands come apart: the first may
+    /// be the one that makes it known.
+    #[inline(always)]
     pub(super) fn decode(
         &mut self,
         decoder: &mut Decoder,
@@ -75,10 +80,9 @@ impl<'a> Batch<'a> {
         trust: Trust,
         partition_count: u16,
     ) -> Stop {
-        let commands_max = if trust == Trust::Stranger { 1 } else { COMMANDS_MAX };
         let mut end = 0;
         loop {
-            let is_full = self.commands.len() == commands_max || self.args.len() >= ARGS_MAX;
+            let is_full = self.commands.is_full() || self.args.len() >= ARGS_MAX;
             if is_full || (end == input.len() && end > 0) {
                 return Stop::Full;
             }
@@ -88,55 +92,53 @@ impl<'a> Batch<'a> {
                 Trust::Authenticated => decoder.decode_common(rest, &mut self.args),
                 Trust::Stranger => None,
             };
-            end += match common {
-                Some(consumed) => consumed,
-                None => match decoder.decode(rest, trust) {
-                    Ok(Decoded::Command { consumed }) => {
-                        if !decoder.bulks(rest, &mut self.args) {
-                            return Stop::Inline(consumed);
-                        }
-                        consumed
-                    }
-                    Ok(Decoded::Incomplete { needed }) => return Stop::Incomplete(needed),
-                    Err(error) => return Stop::Broken(error),
-                },
+            let Some(consumed) = common else {
+                return match decoder.decode(rest, trust) {
+                    Ok(Decoded::Command { consumed }) => Stop::Apart(consumed),
+                    Ok(Decoded::Incomplete { needed }) => Stop::Incomplete(needed),
+                    Err(error) => Stop::Broken(error),
+                };
             };
+            end += consumed;
             self.look_ahead(args_at, end, partition_count);
         }
     }
 
     /// Finds out what can be known of the command whose arguments came last.
-    #[inline]
+    #[inline(always)]
     fn look_ahead(&mut self, args_at: usize, end: usize, partition_count: u16) {
+        let spec = self.spec_of(args_at);
         let args = &self.args[args_at..];
-        let spec = self.spec_of(args);
         let key = args.get(1).filter(|key| {
             let has_one = |spec: &CommandSpec| spec.keys == KeyPositions::FIRST && spec.route == Route::Key;
             spec.is_some_and(has_one) && key.len() <= KEY_BYTES_MAX
         });
         self.writes |= spec.is_some_and(CommandSpec::is_write);
-        let key_at = key.map(|_| self.keys.len() as u32);
-        self.keys.extend(key.map(|key| locate(key, partition_count)));
+        let key_at = key.map(|key| {
+            self.keys.push(locate(key, partition_count));
+            self.keys.len() as u32 - 1
+        });
         let (args_at, args_end) = (args_at as u32, self.args.len() as u32);
         self.commands.push(Ahead { spec, args_at, args_end, key_at, end });
     }
 
-    /// What these arguments ask for: mostly the same as those before. A subcommand is named by two of them, and
-    /// so is looked up each time.
-    #[inline]
-    fn spec_of(&self, args: &[&[u8]]) -> Option<&'static CommandSpec> {
-        let last = self.commands.last();
-        let last = last.and_then(|last| Some((last.spec?, self.args_of(last).first()?)));
-        match (last, args.first()) {
-            (Some((spec, name)), Some(again))
-                if name == again
-                    && name.eq_ignore_ascii_case(spec.name.as_bytes())
-                    && spec.accepts(args.len()) =>
-            {
-                Some(spec)
-            }
-            _ => resolve(args).ok(),
+    /// What the arguments from `args_at` on ask for: mostly the same as those before.
+    #[inline(always)]
+    fn spec_of(&mut self, args_at: usize) -> Option<&'static CommandSpec> {
+        let args = &self.args[args_at..];
+        match self.last {
+            Some(spec) if spec.is_named(args.first()?) && spec.accepts(args.len()) => Some(spec),
+            _ => self.look_up(args_at),
         }
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, args_at: usize) -> Option<&'static CommandSpec> {
+        let args = &self.args[args_at..];
+        let spec = resolve(args).ok();
+        // A subcommand is named by two arguments, and so is looked up each time.
+        self.last = spec.filter(|spec| spec.subcommands.is_empty() && spec.name.len() == args[0].len());
+        spec
     }
 
     /// Has the keys' memory read, so that the cache misses of a batch overlap.
@@ -148,7 +150,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Where a key belongs.
-#[inline]
+#[inline(always)]
 pub(super) fn locate(key: &[u8], partition_count: u16) -> Key {
     (Slot::of(key).partition(partition_count), KeyRef::new(MAP, key).hash)
 }

@@ -83,6 +83,7 @@ impl Connection {
             pipeline: Pipeline {
                 limits,
                 session: Session::new(id, remote, local, now, password),
+                last: None,
                 output: Vec::new(),
                 scratch: Vec::new(),
                 pending: VecDeque::new(),
@@ -194,8 +195,9 @@ impl Connection {
         while at < input.len() && pipeline.may_begin() {
             let trust =
                 if pipeline.session.is_authenticated() { Trust::Authenticated } else { Trust::Stranger };
-            let mut batch = Batch::new();
+            let mut batch = Batch::new(pipeline.last);
             let stop = batch.decode(decoder, &input[at..], trust, partition_count);
+            pipeline.last = batch.last;
             batch.touch(host);
             let begun = batch
                 .commands
@@ -219,14 +221,14 @@ impl Connection {
             *needed = 0;
             match stop {
                 Stop::Full => {}
-                Stop::Inline(consumed) if pipeline.may_begin() => {
+                Stop::Apart(consumed) if pipeline.may_begin() => {
                     let args = decoder.args(&input[at..]);
                     at += consumed;
                     if !args.is_empty() {
                         pipeline.begin(&args, None, None, host);
                     }
                 }
-                Stop::Inline(_) => decoder.rewind(),
+                Stop::Apart(_) => decoder.rewind(),
                 Stop::Incomplete(missing) => {
                     *needed = missing;
                     break;
@@ -260,6 +262,8 @@ impl Connection {
 struct Pipeline {
     limits: ConnectionLimits,
     session: Session,
+    /// The command that was decoded last.
+    last: Option<&'static CommandSpec>,
     output: Vec<u8>,
     /// For replies that are not yet due.
     scratch: Vec<u8>,
@@ -323,6 +327,7 @@ impl Pipeline {
     }
 
     /// Begins one command. `spec` and `key`, its only one, are given if they were found out before.
+    #[inline(always)]
     fn begin(
         &mut self,
         args: &[&[u8]],
@@ -337,6 +342,7 @@ impl Pipeline {
         }
     }
 
+    #[inline(always)]
     fn try_begin(
         &mut self,
         args: &[&[u8]],
@@ -357,6 +363,18 @@ impl Pipeline {
             let slot = || Slot::of(args[usize::from(spec.keys.first)]);
             return self.one(spec, partition, slot, Some(hash), args, heard, host);
         }
+        self.begin_other(spec, args, heard, host)
+    }
+
+    /// Begins a command that has not just one key.
+    #[inline(never)]
+    fn begin_other(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        heard: bool,
+        host: &mut impl Host,
+    ) -> Result<(), Refusal> {
         let partition_count = host.table().settings.partitions;
         if let Route::PerKey(gathering) = spec.route
             && has_many_slots(spec, args)?
@@ -376,7 +394,7 @@ impl Pipeline {
 
     /// Begins a command of one partition.
     #[allow(clippy::too_many_arguments)]
-    #[inline]
+    #[inline(always)]
     fn one(
         &mut self,
         spec: &'static CommandSpec,
@@ -395,6 +413,7 @@ impl Pipeline {
         Ok(())
     }
 
+    #[inline(always)]
     fn submit(&mut self, op: Op<'_>, heard: bool, host: &mut impl Host) {
         let ticket = ticket(self.next, 0);
         let direct = self.pending.is_empty();

@@ -257,15 +257,20 @@ impl Arena {
     }
 
     /// The bytes of an entry.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bytes(&self, id: EntryId) -> &[u8] {
         let page = &self.pages[id.page()];
         // Only slots have a size.
-        if page.slot_bytes > 0 {
-            let start = id.start(page.slot_bytes);
-            return &self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)];
+        if page.slot_bytes == 0 {
+            return self.large(id);
         }
-        match &page.body {
+        let start = id.start(page.slot_bytes);
+        &self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)]
+    }
+
+    #[inline(never)]
+    fn large(&self, id: EntryId) -> &[u8] {
+        match &self.pages[id.page()].body {
             Body::Large(boxes) => &boxes[id.slot()],
             _ => &[],
         }

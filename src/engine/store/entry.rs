@@ -193,9 +193,9 @@ impl EntryView<'_> {
     }
 }
 
-/// What every entry begins with: one look at the length, and its fields are there.
-#[inline]
-fn fixed(bytes: &[u8]) -> &[u8; FIXED_BYTES] {
+/// What every entry begins with, in the form of the short ones: one look at the length, and its fields are there.
+#[inline(always)]
+fn fixed(bytes: &[u8]) -> &[u8; FIXED_BYTES + LENGTHS_BYTES] {
     bytes.first_chunk().expect("an entry has a header")
 }
 
@@ -251,13 +251,13 @@ fn header_bytes(flags: u8) -> usize {
 }
 
 /// Where the key begins, where the value does, and where it ends.
-#[inline]
+#[inline(always)]
 fn spans(bytes: &[u8]) -> (usize, usize, usize) {
-    let flags = bytes[13];
+    let &[.., flags, short_key, short_value] = fixed(bytes);
     let key_at = header_bytes(flags);
     if flags & FLAG_WIDE == 0 {
-        let value_at = key_at + usize::from(bytes[14]);
-        return (key_at, value_at, value_at + usize::from(bytes[15]));
+        let value_at = key_at + usize::from(short_key);
+        return (key_at, value_at, value_at + usize::from(short_value));
     }
     if flags & FLAG_LARGE != 0 {
         return (key_at, key_at + u32_at(bytes, 14) as usize, bytes.len());
@@ -294,12 +294,12 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
 #[inline]
 pub(super) fn is_of(bytes: &[u8], key: &KeyRef<'_>) -> bool {
     let (key_at, value_at, _) = spans(bytes);
-    value_at - key_at == key.key.len() && &bytes[key_at..value_at] == key.key && map(bytes) == key.map
+    bytes[key_at..value_at] == *key.key && map(bytes) == key.map
 }
 
 #[inline]
 pub(super) fn map(bytes: &[u8]) -> MapId {
-    let flags = bytes[13];
+    let flags = fixed(bytes)[13];
     MapId(if flags & FLAG_NAMED != 0 { u16_at(bytes, header_bytes(flags) - 2) } else { 0 })
 }
 
@@ -326,14 +326,14 @@ pub(super) fn frequency(bytes: &[u8]) -> u8 {
 /// Absolute expiry; 0 is never.
 #[inline]
 pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
-    let flags = bytes[13];
+    let flags = fixed(bytes)[13];
     if flags & FLAG_EXPIRES != 0 { u64_at(bytes, expiry_at(flags)) } else { 0 }
 }
 
 /// The hash of the value: stored with long ones, computed for short ones.
 #[inline]
 pub(super) fn value_hash(bytes: &[u8]) -> u64 {
-    let flags = bytes[13];
+    let flags = fixed(bytes)[13];
     if flags & FLAG_HASHED == 0 {
         return xxh3_64(read(bytes).value);
     }
@@ -349,7 +349,7 @@ pub(super) fn digest(bytes: &[u8], key_hash: u64) -> u64 {
 /// As [`digest`], where the hash of the value is known.
 #[inline]
 pub(super) fn digest_with(bytes: &[u8], key_hash: u64, value_hash: u64) -> u64 {
-    let kind = bytes[13] & FLAG_KIND;
+    let kind = fixed(bytes)[13] & FLAG_KIND;
     entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash)
 }
 

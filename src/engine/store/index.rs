@@ -77,13 +77,23 @@ impl Index {
         self.segments.get(self.segment_of(prefix))
     }
 
-    #[inline]
-    pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
+    /// Where the entry of a key stands, and its bytes.
+    #[inline(always)]
+    pub(super) fn find<'a>(
+        &self,
+        arena: &'a Arena,
+        key: &KeyRef<'_>,
+    ) -> Option<(Place, EntryId, &'a [u8])> {
         let prefix = key.prefix();
         let at = self.segment_of(prefix);
-        let segment = self.segments.get(at)?;
-        let slot = segment.find(prefix, |id| entry::is_of(arena.bytes(id), key))?;
-        Some((Place::of(at, slot), segment.id(slot)))
+        let mut found = None;
+        let slot = self.segments.get(at)?.find(prefix, |id| {
+            let bytes = arena.bytes(id);
+            found = Some((id, bytes));
+            entry::is_of(bytes, key)
+        })?;
+        let (id, bytes) = found?;
+        Some((Place::of(at, slot), id, bytes))
     }
 
     #[inline]

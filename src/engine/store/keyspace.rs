@@ -40,6 +40,15 @@ impl KeyspaceContext<'_> {
     }
 }
 
+/// A live entry that was looked for, and what its header says.
+struct Found {
+    place: Place,
+    id: EntryId,
+    kind: EntryKind,
+    accessed_s: u32,
+    frequency: u8,
+}
+
 /// One partition's entries as commands read and write them. Every change is also appended to the
 /// log as a record, the deletes that expiry and eviction decide included.
 #[derive(Debug)]
@@ -88,15 +97,15 @@ impl<'a> Keyspace<'a> {
     /// In a map with an idle time a use may append a record, so that the other copies know of it:
     /// at most four in one idle time.
     pub fn get(&mut self, key: KeyRef<'_>) -> Option<EntryView<'_>> {
-        let (_, id) = self.live(&key)?;
-        self.note_use(id, key.hash);
-        Some(self.arena.view(id))
+        let found = self.live(&key)?;
+        self.note_use(&found, &key);
+        Some(self.arena.view(found.id))
     }
 
     /// As [`get`](Keyspace::get), but doesn't count as a use.
     pub fn peek(&mut self, key: KeyRef<'_>) -> Option<EntryView<'_>> {
-        let (_, id) = self.live(&key)?;
-        Some(self.arena.view(id))
+        let found = self.live(&key)?;
+        Some(self.arena.view(found.id))
     }
 
     /// Stores a value with an absolute expiry (0 is never), whatever was there.
@@ -116,8 +125,9 @@ impl<'a> Keyspace<'a> {
         expire_at_ms: u64,
     ) -> bool {
         let found = self.live(&key);
-        let is_other = found.is_some_and(|(_, id)| entry::kind(self.arena.bytes(id)) != kind);
+        let is_other = found.as_ref().is_some_and(|found| found.kind != kind);
         if !is_other {
+            let found = found.map(|found| (found.place, found.id));
             self.put_at(found, key, kind, value, expire_at_ms);
         }
         !is_other
@@ -152,7 +162,7 @@ impl<'a> Keyspace<'a> {
 
     /// Sets the absolute expiry of a live entry (0 is never). False if there is none.
     pub fn set_expiry(&mut self, key: KeyRef<'_>, expire_at_ms: u64) -> bool {
-        let Some((place, _)) = self.live(&key) else { return false };
+        let Some(Found { place, .. }) = self.live(&key) else { return false };
         let version = self.hlc.tick(self.now_ms());
         self.shard.set_expiry(self.arena, place, key.hash, expire_at_ms, version);
         let effect = Effect::Expire { map: key.map, key: key.key, expire_at_ms, version };
@@ -162,7 +172,7 @@ impl<'a> Keyspace<'a> {
 
     /// Deletes a key. False if there was no live entry (an expired one is deleted all the same).
     pub fn delete(&mut self, key: KeyRef<'_>) -> bool {
-        let Some((place, _)) = self.live(&key) else { return false };
+        let Some(Found { place, .. }) = self.live(&key) else { return false };
         self.remove(place, key.hash);
         true
     }
@@ -301,17 +311,18 @@ impl<'a> Keyspace<'a> {
     }
 
     /// A key's live entry and its place. One that is no longer alive is deleted.
-    #[inline]
-    fn live(&mut self, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
+    #[inline(always)]
+    fn live(&mut self, key: &KeyRef<'_>) -> Option<Found> {
         self.lookups += 1;
-        let (place, id) = self.shard.find(self.arena, key)?;
-        let bytes = self.arena.bytes(id);
-        if self.is_gone(key.map, entry::expire_at_ms(bytes), entry::accessed_s(bytes)) {
+        let (place, id, bytes) = self.shard.index().find(self.arena, key)?;
+        let (kind, accessed_s, frequency) =
+            (entry::kind(bytes), entry::accessed_s(bytes), entry::frequency(bytes));
+        if self.is_gone(key.map, entry::expire_at_ms(bytes), accessed_s) {
             self.remove(place, key.hash);
             return None;
         }
         self.hits += 1;
-        Some((place, id))
+        Some(Found { place, id, kind, accessed_s, frequency })
     }
 
     /// Whether an entry is expired, or idle for too long. Last uses are known to the second: an
@@ -338,24 +349,27 @@ impl<'a> Keyspace<'a> {
         self.shard.remove(self.arena, place, hash)
     }
 
-    #[inline]
-    fn note_use(&mut self, id: EntryId, hash: u64) {
-        let bytes = self.arena.bytes(id);
-        let (accessed_s, frequency) = (entry::accessed_s(bytes), entry::frequency(bytes));
+    #[inline(always)]
+    fn note_use(&mut self, found: &Found, key: &KeyRef<'_>) {
         let now_s = now_s(self.context.now);
-        let since_s = now_s.saturating_sub(accessed_s);
-        if entry::map(bytes) != MapId(0) {
-            let view = entry::read(bytes);
-            let idle_ms = self.context.map_defaults(view.map).idle_ms;
-            if idle_ms > 0 && u64::from(since_s) * 1_000 > idle_ms / 4 {
-                let EntryView { map, key, expire_at_ms, version, .. } = view;
-                let effect = Effect::Expire { map, key, expire_at_ms, version };
-                self.log.push_hashed(&effect, Some(hash));
-            }
+        let since_s = now_s.saturating_sub(found.accessed_s);
+        if key.map != MapId(0) {
+            self.tell_of_use(found, key, since_s);
         }
-        let used = frequency_after_use(frequency, since_s, mix(self.context.entropy, hash));
-        if now_s != accessed_s || used != frequency {
-            self.arena.set_used(id, now_s, used);
+        let used = frequency_after_use(found.frequency, since_s, mix(self.context.entropy, key.hash));
+        if now_s != found.accessed_s || used != found.frequency {
+            self.arena.set_used(found.id, now_s, used);
+        }
+    }
+
+    /// Appends a record of a use, where the other copies have to know of it.
+    #[inline(never)]
+    fn tell_of_use(&mut self, found: &Found, key: &KeyRef<'_>, since_s: u32) {
+        let idle_ms = self.context.map_defaults(key.map).idle_ms;
+        if idle_ms > 0 && u64::from(since_s) * 1_000 > idle_ms / 4 {
+            let EntryView { map, key: bytes, expire_at_ms, version, .. } = self.arena.view(found.id);
+            let effect = Effect::Expire { map, key: bytes, expire_at_ms, version };
+            self.log.push_hashed(&effect, Some(key.hash));
         }
     }
 }

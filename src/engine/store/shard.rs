@@ -121,7 +121,7 @@ impl Shard {
 
     /// The entry as it stands, expired or not. Doesn't count as a use.
     pub fn get<'a>(&self, arena: &'a Arena, key: KeyRef<'_>) -> Option<EntryView<'a>> {
-        let (_, id) = self.index.find(arena, &key)?;
+        let (_, id, _) = self.index.find(arena, &key)?;
         Some(arena.view(id))
     }
 
@@ -319,9 +319,9 @@ impl Shard {
         self.index.first_of((hash >> 32) as u32).map_or(&[], |id| arena.bytes(id))
     }
 
-    #[inline]
     pub(super) fn find(&self, arena: &Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId)> {
-        self.index.find(arena, key)
+        let (place, id, _) = self.index.find(arena, key)?;
+        Some((place, id))
     }
 
     #[inline]
@@ -352,7 +352,7 @@ impl Shard {
 
     /// Stores an entry, whatever was there. The version and the frequency are the view's.
     pub(super) fn put(&mut self, arena: &mut Arena, view: &EntryView<'_>, hash: u64) {
-        let found = self.index.find(arena, &KeyRef { map: view.map, key: view.key, hash });
+        let found = self.find(arena, &KeyRef { map: view.map, key: view.key, hash });
         self.put_at(arena, found, view, hash);
     }
 
@@ -456,7 +456,7 @@ impl Shard {
         for &id in &ids {
             let key = arena.view(id).key.to_vec();
             let key = KeyRef::new(map, &key);
-            if let Some((place, _)) = self.index.find(arena, &key) {
+            if let Some((place, _)) = self.find(arena, &key) {
                 self.remove(arena, place, key.hash);
             }
         }
