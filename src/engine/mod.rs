@@ -17,6 +17,7 @@ pub mod mutants;
 pub mod node;
 pub mod op;
 pub mod partition;
+mod partition_set;
 pub mod peers;
 pub mod placement;
 pub mod record;

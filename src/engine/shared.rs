@@ -7,6 +7,7 @@ use super::message::Unavailable;
 use super::op::{OwnedOp, Ticket};
 use super::partition::primary::{Asker, ReplyBytes};
 use super::partition::snapshot::Sending;
+use super::partition_set::PartitionSet;
 use super::peers::Peers;
 use super::record::RecordLog;
 use super::stats::Stats;
@@ -41,7 +42,7 @@ pub struct Shared {
     pub resubmit: VecDeque<Parked>,
     pub(super) completions: VecDeque<(Ticket, ReplyBytes)>,
     pub(super) dirty: Vec<PartitionId>,
-    pub(super) restless: BTreeSet<PartitionId>,
+    pub(super) restless: PartitionSet,
     /// Until when this node may take itself for part of the majority that it needs.
     majority_until_us: u64,
     pub(super) woken: BTreeSet<PartitionId>,
@@ -94,7 +95,7 @@ impl Shared {
             resubmit: VecDeque::new(),
             completions: VecDeque::new(),
             dirty: Vec::new(),
-            restless: BTreeSet::new(),
+            restless: PartitionSet::default(),
             majority_until_us: u64::MAX,
             woken: BTreeSet::new(),
             reports: Vec::new(),

@@ -25,7 +25,7 @@ const WARN_REPEAT_US: u64 = 5_000_000;
 impl Engine {
     pub(super) fn tick_partitions(&mut self) {
         let Engine { shared, partitions, .. } = self;
-        for id in std::mem::take(&mut shared.restless) {
+        for id in shared.restless.take() {
             let partition = &mut partitions[id.index()];
             partition.tick_primary(shared);
             if partition.is_restless() {
