@@ -742,16 +742,19 @@ impl Primary {
         out: &mut Vec<u8>,
         start: usize,
     ) -> Executed {
-        let reply = ReplyBytes::from_slice(&out[start..]);
-        out.truncate(start);
         // Sequences in the queue must not go down: wait for the latest of those before.
         let sequence = self.waiters.back().map_or(sequence, |waiter| waiter.sequence.max(sequence));
         let again = match asker {
             Asker::Local(_) => again.map(OwnedOp::new),
             _ => None,
         };
-        let since_us = shared.now.mono_us;
+        let (since_us, reply) = (shared.now.mono_us, ReplyBytes::new());
         self.waiters.push_back(Waiter { sequence, since_us, asker, reply, cover, again });
+        if let Some(waiter) = self.waiters.back_mut() {
+            // Written where it stays: to move what was written byte by byte would wait for all writes before.
+            waiter.reply.extend_from_slice(&out[start..]);
+        }
+        out.truncate(start);
         shared.mark_restless(partition);
         Executed::Waiting
     }

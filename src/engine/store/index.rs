@@ -79,11 +79,7 @@ impl Index {
 
     /// Where the entry of a key stands, and its bytes.
     #[inline(always)]
-    pub(super) fn find<'a>(
-        &self,
-        arena: &'a Arena,
-        key: &KeyRef<'_>,
-    ) -> Option<(Place, EntryId, &'a [u8])> {
+    pub(super) fn find<'a>(&self, arena: &'a Arena, key: &KeyRef<'_>) -> Option<(Place, EntryId, &'a [u8])> {
         let prefix = key.prefix();
         let at = self.segment_of(prefix);
         let mut found = None;
