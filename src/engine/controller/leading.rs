@@ -14,6 +14,7 @@ use super::{ControllerConfig, ControllerOutput, ControllerStatus};
 use crate::engine::ids::{Epoch, NodeId, Sequence};
 use crate::engine::table::{Member, MemberStatus, Table, TableChange, TableEntry};
 use crate::engine::time::Now;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub(super) struct Leading {
     alarm_us: Option<u64>,
     /// The table or the goal changed since orders were last looked at.
     orders_stale: bool,
+    /// What table and goal amount to; empty until somebody asks.
+    status: OnceCell<ControllerStatus>,
 }
 
 impl Leading {
@@ -59,6 +62,7 @@ impl Leading {
             proposed_until_us: None,
             alarm_us: None,
             orders_stale: true,
+            status: OnceCell::new(),
         };
         leading.note_members(now);
         leading
@@ -98,6 +102,7 @@ impl Leading {
             return;
         }
         self.table = table;
+        self.status.take();
         // Ours, or a predecessor's: what was proposed in vain is simply decided again.
         self.proposed_until_us = None;
         self.orders_stale = true;
@@ -191,6 +196,7 @@ impl Leading {
         self.judge_members(now, config, observed, &mut draft);
         self.requests.change_members(&mut draft);
         self.goal.update(&draft.table);
+        self.status.take();
         self.seals.conclude(now, config, &self.goal, &mut draft);
         for (partition, epoch) in self.salvage.conclude(now, config, &mut draft) {
             if let [primary, backups @ ..] = self.goal.of(partition) {
@@ -315,7 +321,11 @@ impl Leading {
         act_us.into_iter().chain(self.alarm_us).min()
     }
 
-    pub(super) fn status(&self) -> ControllerStatus {
+    pub(super) fn status(&self) -> &ControllerStatus {
+        self.status.get_or_init(|| self.look_over())
+    }
+
+    fn look_over(&self) -> ControllerStatus {
         let table = &self.table;
         let wanted = table.replicas_wanted();
         let mut status = ControllerStatus::default();

@@ -259,6 +259,6 @@ impl Controller {
 
     /// Where healing and balancing stand; empty while not leading.
     pub fn status(&self) -> ControllerStatus {
-        self.leading.as_ref().map(Leading::status).unwrap_or_default()
+        self.leading.as_ref().map(|leading| leading.status().clone()).unwrap_or_default()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Engine, JOIN_REPEAT_US, Output, VOTERS_REPEAT_US};
 use crate::engine::controller::{self, Report};
-use crate::engine::ids::{NodeId, PartitionId};
+use crate::engine::ids::NodeId;
 use crate::engine::message::{self, Message, Unavailable};
 use crate::engine::mutants::Mutant;
 use crate::engine::partition::Role;
@@ -60,15 +60,9 @@ impl Engine {
     pub(super) fn tick_slow(&mut self, now: Now) {
         let now_us = now.mono_us;
         self.shared.look_for_majority();
-        let count = self.partitions.len();
-        // Everything is visited for stragglers; the restless set makes the busy ones prompt.
-        for index in 0..count {
-            if self.partitions[index].is_restless() {
-                self.shared.restless.insert(PartitionId(index as u16));
-            }
-        }
+        self.look_at_partitions();
         self.make_room(0);
-        self.tick_digests(now_us, count);
+        self.tick_digests(now_us, self.partitions.len());
         for forwarded in self.router.expired(now_us) {
             let Asker::Local(ticket) = forwarded.asker else { continue };
             self.shared.stats.expired_patience += 1;
@@ -83,8 +77,6 @@ impl Engine {
         self.shared.woken.extend(parked);
         self.tick_membership_of_table(now);
         self.tick_takeover(now);
-        self.update_load();
-        self.at_rest = self.is_at_rest();
         let table = self.shared.table.clone();
         self.shared.peers.retain(now_us, |node| table.members.contains_key(&node));
     }
@@ -271,12 +263,33 @@ impl Engine {
         self.outputs.push_back(Output::Form(Box::new(table.carried_on(incarnation, me))));
     }
 
-    /// Whether nobody and nothing here waits for a timer: alone, with nothing that expires or is to be freed.
-    fn is_at_rest(&self) -> bool {
+    /// Looks at every partition, once for all that is asked of all of them: that takes time, for they have to come
+    /// from memory.
+    fn look_at_partitions(&mut self) {
         let Engine { shared, partitions, .. } = self;
-        let rests = |partition: &super::Partition| {
-            partition.copy.as_ref().is_none_or(|copy| copy.shard.expiring() == 0 && !copy.shard.has_trash())
-        };
+        let (mut keys, mut migrations, mut copy_left_bytes) = (0, 0, 0);
+        let mut at_rest = true;
+        for partition in partitions.iter() {
+            let Some(copy) = &partition.copy else { continue };
+            at_rest &= copy.shard.expiring() == 0 && !copy.shard.has_trash();
+            let Role::Primary(primary) = &partition.role else { continue };
+            // Stragglers: whoever is busy marks itself.
+            if partition.is_restless() {
+                shared.restless.insert(partition.id);
+            }
+            keys += copy.shard.len() as u64;
+            for sending in primary.followers.iter().filter_map(|follower| follower.sending.as_ref()) {
+                migrations += 1;
+                copy_left_bytes += sending.left_bytes(copy);
+            }
+        }
+        self.at_rest = at_rest && self.is_alone_and_idle();
+        self.update_load(keys, migrations, copy_left_bytes);
+    }
+
+    /// Whether nobody waits for a timer here, the partitions apart.
+    fn is_alone_and_idle(&self) -> bool {
+        let shared = &self.shared;
         shared.table.members.len() == 1
             && shared.table.maps.is_empty()
             && self.maintained.is_empty()
@@ -285,19 +298,9 @@ impl Engine {
             && shared.restless.is_empty()
             && shared.condemned.is_empty()
             && !shared.arena.has_draining()
-            && partitions.iter().all(rests)
     }
 
-    fn update_load(&mut self) {
-        let (mut keys, mut migrations, mut copy_left_bytes) = (0, 0, 0);
-        for partition in &self.partitions {
-            let (Role::Primary(primary), Some(copy)) = (&partition.role, &partition.copy) else { continue };
-            keys += copy.shard.len() as u64;
-            for sending in primary.followers.iter().filter_map(|follower| follower.sending.as_ref()) {
-                migrations += 1;
-                copy_left_bytes += sending.left_bytes(copy);
-            }
-        }
+    fn update_load(&mut self, keys: u64, migrations: u32, copy_left_bytes: u64) {
         let status = self.controller.status();
         let moves = status.learners + status.migrations_wanted + status.handovers_wanted + status.surplus;
         let load = &mut self.shared.peers.load;
