@@ -1,8 +1,9 @@
 //! What a node costs while it does nothing, while it fills, and after it was emptied, and how the cost of
-//! an operation grows with connections, keys and nodes: each figure beside its bar.
+//! an operation grows with connections, keys, nodes and large values beside it: each figure beside its bar.
 //! `ringdove bench compare --redis --only memory` has Redis beside it.
 //!
-//! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory).
+//! `cargo bench --bench growth`; with `-- large` also at ten million keys (4 GB of memory), with
+//! `-- values` only beside large values.
 
 mod rig;
 
@@ -10,8 +11,10 @@ use rig::load::Load;
 use rig::servers::{Node, Server, cpu_us_of, output};
 use rig::{Failure, block_on, median, program, results};
 use serde_json::json;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const MIB: f64 = 1_048_576.0;
@@ -30,6 +33,9 @@ fn main() {
 }
 
 async fn bench() -> Result<(), Failure> {
+    if std::env::args().any(|argument| argument == "values") {
+        return beside_large_values().await;
+    }
     starting().await?;
     idle().await?;
     for keys in if is_large() { vec![1_000_000, 10_000_000] } else { vec![1_000_000] } {
@@ -41,6 +47,7 @@ async fn bench() -> Result<(), Failure> {
         keys().await?;
     }
     nodes().await?;
+    beside_large_values().await?;
     expiring().await
 }
 
@@ -279,6 +286,105 @@ async fn nodes() -> Result<(), Failure> {
         costs.push(figure);
     }
     report("an operation on nine nodes to three", costs[1] / costs[0], "", 1.3)
+}
+
+/// Latency of small reads while another client sets, or gets, values of 64 MiB in a loop. With two cores the
+/// three processes compete for them, too.
+async fn beside_large_values() -> Result<(), Failure> {
+    const FOR: Duration = Duration::from_secs(5);
+    let node = Node::start(&[]).await?;
+    let mut client = Client::connect(node.resp)?;
+    client.run(1, |_, batch| append(batch, &[b"SET", b"small", &[b'v'; 64]]))?;
+    let alone = read_latency(&mut client, FOR)?;
+    println!("small GETs alone: p50 {:.0} us, p99 {:.0} us", alone.p50_us, alone.p99_us);
+    for (name, large) in [("SET", set_large as fn(&mut Client) -> io::Result<()>), ("GET", get_large)] {
+        let (count, ends) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut other = Client::connect(node.resp)?;
+        set_large(&mut other)?;
+        let looping = std::thread::spawn({
+            let (count, ends) = (count.clone(), ends.clone());
+            move || -> io::Result<()> {
+                while !ends.load(Ordering::Relaxed) {
+                    large(&mut other)?;
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+        });
+        let beside = read_latency(&mut client, FOR)?;
+        let per_s = count.load(Ordering::Relaxed) as f64 / FOR.as_secs_f64();
+        ends.store(true, Ordering::Relaxed);
+        looping.join().map_err(|_| "the large client failed")??;
+        let Latency { p50_us, p99_us, max_us } = beside;
+        println!(
+            "small GETs beside {per_s:.1} {name}s of 64 MiB a second: p50 {p50_us:.0} us, p99 {p99_us:.0} us, \
+             at most {max_us:.0} us"
+        );
+        report(
+            &format!("p99 of small GETs beside {name}s of 64 MiB, to alone"),
+            p99_us / alone.p99_us,
+            "",
+            5.0,
+        )?;
+    }
+    Ok(())
+}
+
+/// How long operations took, in microseconds.
+struct Latency {
+    p50_us: f64,
+    p99_us: f64,
+    max_us: f64,
+}
+
+/// Reads one small value after the other.
+fn read_latency(client: &mut Client, duration: Duration) -> Result<Latency, Failure> {
+    let (start, mut taken_us) = (Instant::now(), Vec::new());
+    let (mut command, mut line) = (Vec::new(), String::new());
+    append(&mut command, &[b"GET", b"small"]);
+    while start.elapsed() < duration {
+        let began = Instant::now();
+        client.stream.write_all(&command)?;
+        line.clear();
+        while !line.ends_with("v\r\n") {
+            if client.replies.read_line(&mut line)? == 0 {
+                return Err("the connection ended".into());
+            }
+        }
+        taken_us.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    taken_us.sort_by(f64::total_cmp);
+    let at = |share: f64| taken_us[(taken_us.len() as f64 * share) as usize];
+    Ok(Latency { p50_us: at(0.5), p99_us: at(0.99), max_us: at(0.999_999_9) })
+}
+
+const LARGE_BYTES: usize = 64 << 20;
+static LARGE_PIECE: [u8; 1 << 20] = [b'v'; 1 << 20];
+
+fn set_large(client: &mut Client) -> io::Result<()> {
+    let announced = format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${LARGE_BYTES}\r\n");
+    client.stream.write_all(announced.as_bytes())?;
+    for _ in 0..LARGE_BYTES / LARGE_PIECE.len() {
+        client.stream.write_all(&LARGE_PIECE)?;
+    }
+    client.stream.write_all(b"\r\n")?;
+    let mut reply = [0; 5];
+    client.replies.read_exact(&mut reply)?;
+    if &reply == b"+OK\r\n" { Ok(()) } else { Err(io::Error::other("a large SET failed")) }
+}
+
+fn get_large(client: &mut Client) -> io::Result<()> {
+    client.stream.write_all(b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n")?;
+    let bytes = format!("${LARGE_BYTES}\r\n\r\n").len() + LARGE_BYTES;
+    let (mut piece, mut left) = (vec![0; LARGE_PIECE.len()], bytes);
+    while left > 0 {
+        let room = left.min(piece.len());
+        match client.replies.read(&mut piece[..room])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => left -= count,
+        }
+    }
+    Ok(())
 }
 
 /// Latency of reads while a million keys expire at once.

@@ -424,7 +424,8 @@ impl State {
         let mut log = RecordLog::new();
         let mut keys = Keyspace::new(&mut home.shard, &mut self.arena, &mut home.hlc, &mut log, context);
         let mut reply = Vec::new();
-        let request = command::Request { args, map, proto: Proto::Resp3, key_hash: None };
+        let request =
+            command::Request { args, map, proto: Proto::Resp3, key_hash: None, long: Default::default() };
         command::execute(spec, request, &mut keys, &mut reply);
         reply
     }

@@ -4,8 +4,10 @@ use super::command::{self, CommandSpec};
 use super::dedup::RequestTag;
 use super::ids::{ClientId, MapId, PartitionId, Slot};
 use super::resp::Proto;
-use super::store::KeyRef;
+use super::store::{KeyRef, LongValue};
+use bytes::Bytes;
 use smallvec::SmallVec;
+use std::cell::Cell;
 
 /// A driver's name for an operation under way; the engine hands it back with the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +35,66 @@ pub struct Op<'a> {
     pub key_hash: Option<u64>,
     /// The command's name and arguments.
     pub args: &'a [&'a [u8]],
+    /// What needs no copy.
+    pub long: Option<&'a Long>,
+}
+
+/// The long values of an operation and of its reply, where they need not be copied.
+#[derive(Default)]
+pub struct Long {
+    args: Vec<LongValue>,
+    /// Whether a value of the reply may be left here.
+    is_open: Cell<bool>,
+    reply: Cell<Option<Splice>>,
+}
+
+impl Long {
+    /// Of an operation with these long values among its arguments.
+    pub fn of(args: Vec<LongValue>) -> Long {
+        Long { args, ..Long::default() }
+    }
+
+    /// An argument, if it is a long value that can be kept as it is.
+    #[inline]
+    pub fn value(&self, arg: &[u8]) -> Option<&LongValue> {
+        if self.args.is_empty() { None } else { self.args.iter().find(|value| value.is(arg)) }
+    }
+
+    /// From now on, whether the reply may leave a long value here instead of writing it.
+    #[inline]
+    pub fn open(&self, is_open: bool) {
+        self.is_open.set(is_open);
+    }
+
+    /// Leaves a value of the reply. False if it is to be written.
+    pub fn leave(&self, splice: impl FnOnce() -> Splice) -> bool {
+        let is_open = self.is_open.replace(false);
+        if is_open {
+            self.reply.set(Some(splice()));
+        }
+        is_open
+    }
+
+    /// Takes the value that was left, if there is one. None may be left after that.
+    #[inline]
+    pub fn take(&self) -> Option<Splice> {
+        if self.is_open.replace(false) { None } else { self.reply.take() }
+    }
+}
+
+impl std::fmt::Debug for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Long").field("args", &self.args).finish_non_exhaustive()
+    }
+}
+
+/// A value that belongs between other bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// Bytes before it.
+    pub at: usize,
+    /// The value.
+    pub bytes: Bytes,
 }
 
 impl Op<'_> {
@@ -95,6 +157,7 @@ impl OpenedOp<'_> {
             exactly_once: self.exactly_once,
             key_hash: None,
             args: &self.args,
+            long: None,
         }
     }
 }

@@ -592,6 +592,7 @@ mod tests {
                 exactly_once: None,
                 key_hash: None,
                 args,
+                long: Default::default(),
             };
             Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
         });

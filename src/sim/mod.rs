@@ -27,6 +27,8 @@ mod lease_tests;
 #[cfg(test)]
 mod leave_tests;
 pub mod linearizability;
+#[cfg(test)]
+mod long_value_tests;
 pub mod network;
 #[cfg(test)]
 mod pause_tests;

@@ -286,6 +286,7 @@ fn misdirected(table: &Table, random: &mut Random) -> OwnedOp {
         exactly_once: None,
         key_hash: None,
         args: &args,
+        long: Default::default(),
     };
     OwnedOp::new(&op)
 }

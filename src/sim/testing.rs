@@ -45,7 +45,16 @@ pub fn submit(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) 
         let spec = command::resolve(args).expect("a command");
         let partition = engine.table().partition_of(Slot::of(args[1]));
         let (map, proto) = (MapId(0), Proto::Resp2);
-        let op = Op { spec, partition, map, proto, exactly_once: None, key_hash: None, args };
+        let op = Op {
+            spec,
+            partition,
+            map,
+            proto,
+            exactly_once: None,
+            key_hash: None,
+            args,
+            long: Default::default(),
+        };
         Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
     });
     (submitted == Some(Submitted::Done)).then_some(out)

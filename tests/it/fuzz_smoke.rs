@@ -343,6 +343,7 @@ fn operation() -> Vec<u8> {
         exactly_once: Some(RequestTag { client: ClientId(5), request: 2, acknowledged_below: 1, age_ms: 3 }),
         key_hash: None,
         args: &args,
+        long: Default::default(),
     };
     OwnedOp::new(&op).encoded().0.to_vec()
 }

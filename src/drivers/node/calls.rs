@@ -113,7 +113,16 @@ impl Calls {
             Ok((spec, Plan::One { partition, .. })) => {
                 let ticket = self.ticket(Part::Whole(call));
                 let exactly_once = exactly_once.filter(|_| spec.is_write());
-                let op = Op { spec, partition, map, proto: Proto::Resp3, exactly_once, key_hash: None, args };
+                let op = Op {
+                    spec,
+                    partition,
+                    map,
+                    proto: Proto::Resp3,
+                    exactly_once,
+                    key_hash: None,
+                    args,
+                    long: Default::default(),
+                };
                 let mut out = Vec::new();
                 let done = engine.submit(now, ticket, &op, &mut out) == Submitted::Done;
                 if done {
@@ -174,6 +183,7 @@ impl Calls {
                     exactly_once: None,
                     key_hash: None,
                     args: &sub.args,
+                    long: Default::default(),
                 };
                 (sub.index, ticket.number, engine.submit(now, ticket, &op, &mut out))
             };

@@ -10,7 +10,7 @@ use crate::engine::ids::{NodeId, PartitionId};
 use crate::engine::node::Engine;
 use crate::engine::op;
 use crate::engine::partition::primary::ReplyBytes;
-use crate::engine::resp::DecoderLimits;
+use crate::engine::resp::{DecoderLimits, LONG_BYTES_MIN};
 use crate::engine::session::{
     ClientInfo, ConfigRefusal, Connection, ConnectionId, ConnectionLimits, Facts, Host, Op, Stats, Submitted,
     Ticket,
@@ -18,6 +18,7 @@ use crate::engine::session::{
 use crate::engine::store::Eviction;
 use crate::engine::table::Table;
 use crate::engine::time::Now;
+use bytes::BufMut;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -35,6 +36,9 @@ use tokio_rustls::TlsAcceptor;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// Reserve so much at most before the bytes have come.
 const READ_BYTES_MAX: usize = 1 << 20;
+/// Long values are received and sent so much at a time, and others have their turns in between: it takes some 15 µs to
+/// copy, to hash, and to touch the memory for.
+const TURN_BYTES: usize = 32 << 10;
 /// A TLS handshake takes at most so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a client that doesn't take its replies is looked at.
@@ -230,7 +234,7 @@ impl RespFront {
                 self.deliver(&mut write, &mut connection, door).await?;
                 held_since = None;
                 // Mostly nothing had to wait for room, and nothing came meanwhile.
-                if !connection.input().is_empty() || !door.replies.borrow().is_empty() {
+                if connection.has_input() || !door.replies.borrow().is_empty() {
                     self.advance(&mut connection, door, number);
                 } else {
                     connection.update_info(&mut door.info.borrow_mut());
@@ -243,12 +247,16 @@ impl RespFront {
             if !connection.output().is_empty() {
                 held_since.get_or_insert_with(Instant::now);
             }
-            let needed = connection.input_needed();
+            let (needed, receives_long) = (connection.input_needed(), connection.receives_long());
+            let room = if receives_long { connection.input_room().min(TURN_BYTES) } else { usize::MAX };
             let input = connection.input();
-            // No more than has come already: announced bytes cost the sender nothing.
-            let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
-            input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
-            let (mut reading, mut woken) = (pin!(read.read_buf(input)), pin!(door.wake.notified()));
+            if !receives_long {
+                // No more than has come already: announced bytes cost the sender nothing.
+                let trusted = input.len().clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+                input.reserve(needed.clamp(READ_BYTES_MIN, trusted));
+            }
+            let mut input = input.limit(room);
+            let (mut reading, mut woken) = (pin!(read.read_buf(&mut input)), pin!(door.wake.notified()));
             let event = poll_fn(|context| {
                 // Replies are taken after every read, too.
                 if wants_input && let Poll::Ready(count) = reading.as_mut().poll(context) {
@@ -270,6 +278,9 @@ impl RespFront {
                 None => {}
             }
             self.advance(&mut connection, door, number);
+            if receives_long {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -280,31 +291,35 @@ impl RespFront {
         connection: &mut Connection,
         door: &RespDoor,
     ) -> std::io::Result<()> {
-        add(&self.counters.output_bytes, connection.output().len() as u64);
-        self.write(write, connection.output(), door).await?;
+        add(&self.counters.output_bytes, connection.output_len() as u64);
+        self.write(write, connection, door).await?;
         connection.output_written();
         Ok(())
     }
 
-    /// Writes all of `output`, as long as the client takes some of it now and then, and the memory for
+    /// Writes all of the output, as long as the client takes some of it now and then, and the memory for
     /// what it leaves lying suffices.
     async fn write(
         &self,
         write: &mut (impl AsyncWrite + Unpin),
-        output: &[u8],
+        connection: &Connection,
         door: &RespDoor,
     ) -> std::io::Result<()> {
-        let mut rest = output;
+        let (mut written, whole) = (0, connection.output_len());
+        let turn_bytes = if whole < LONG_BYTES_MIN { whole } else { TURN_BYTES };
+        let mut turn_ends = turn_bytes;
         let mut stalls = 0;
         // Mostly the socket takes everything at once.
         let mut untaken = None;
         loop {
-            let mut step = pin!(poll_fn(|context| poll_deliver(Pin::new(&mut *write), rest, context)));
+            let piece = connection.output_piece(written);
+            let piece = &piece[..piece.len().min(turn_bytes)];
+            let mut step = pin!(poll_fn(|context| poll_deliver(Pin::new(&mut *write), piece, context)));
             let done = match untaken {
                 None => match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
                     Poll::Ready(done) => Ok(done),
                     Poll::Pending => {
-                        untaken = Some(Untaken::new(&self.counters.untaken_bytes, rest.len()));
+                        untaken = Some(Untaken::new(&self.counters.untaken_bytes, whole - written));
                         continue;
                     }
                 },
@@ -314,10 +329,14 @@ impl RespFront {
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(0))) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(Ok(Some(count))) => {
-                    rest = &rest[count..];
+                    written += count;
                     stalls = 0;
                     if let Some(untaken) = &mut untaken {
-                        untaken.set(rest.len());
+                        untaken.set(whole - written);
+                    }
+                    if written >= turn_ends && written < whole {
+                        turn_ends = written + turn_bytes;
+                        tokio::task::yield_now().await;
                     }
                 }
                 Ok(Err(error)) => return Err(error),
@@ -327,7 +346,7 @@ impl RespFront {
                     }
                     stalls += 1;
                     if stalls >= STALLS_MAX || self.counters.untaken_bytes.get() > UNTAKEN_BYTES_MAX {
-                        self.note_slow(rest.len());
+                        self.note_slow(whole - written);
                         return Err(std::io::ErrorKind::TimedOut.into());
                     }
                 }

@@ -3,8 +3,10 @@
 use super::refusal::Refusal;
 use super::spec::CommandSpec;
 use crate::engine::ids::MapId;
-use crate::engine::resp::{Proto, ReplyWriter};
-use crate::engine::store::{EntryKind, EntryView, KeyRef, Keyspace};
+use crate::engine::op::{Long, Splice};
+use crate::engine::resp::{LONG_BYTES_MIN, Proto, ReplyWriter};
+use crate::engine::store::{EntryKind, EntryView, KeyRef, Keyspace, NewValue};
+use bytes::Bytes;
 
 /// A command on its way to [`execute`].
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,8 @@ pub struct Request<'a> {
     pub proto: Proto,
     /// The [`KeyRef::hash`] of its first key, where it is known already.
     pub key_hash: Option<u64>,
+    /// What needs no copy.
+    pub long: Option<&'a Long>,
 }
 
 /// What a command's function works with.
@@ -31,6 +35,8 @@ pub struct Execution<'a, 'k> {
     pub map: MapId,
     /// Where the reply goes.
     pub reply: ReplyWriter<'a>,
+    /// What needs no copy.
+    pub long: Option<&'a Long>,
     /// The hash of the first key, where it is known already.
     key_hash: Option<u64>,
 }
@@ -39,7 +45,7 @@ pub struct Execution<'a, 'k> {
 /// to `out`: exactly one, an error if it was refused.
 #[inline]
 pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keyspace<'_>, out: &mut Vec<u8>) {
-    let Request { args, map, proto, key_hash } = request;
+    let Request { args, map, proto, key_hash, long } = request;
     let start = out.len();
     let bytes_max = keys.context().limits.key_bytes_max as usize;
     let outcome = if !spec.accepts(args.len()) {
@@ -48,7 +54,7 @@ pub fn execute(spec: &'static CommandSpec, request: Request<'_>, keys: &mut Keys
         Err(Refusal::KeyTooLong { bytes_max })
     } else {
         let reply = ReplyWriter::new(out, proto);
-        (spec.exec)(&mut Execution { spec, keys, args, map, reply, key_hash })
+        (spec.exec)(&mut Execution { spec, keys, args, map, reply, long, key_hash })
     };
     if let Err(refusal) = outcome {
         debug_assert_eq!(out.len(), start, "{} wrote a reply and then refused", spec.name);
@@ -67,6 +73,13 @@ impl<'a> Execution<'a, '_> {
             }
             _ => KeyRef::new(self.map, self.args[index]),
         }
+    }
+
+    /// The value that is argument `index`.
+    #[inline]
+    pub(super) fn value(&self, index: usize) -> NewValue<'a> {
+        let bytes = self.args[index];
+        NewValue { bytes, long: self.long.and_then(|long| long.value(bytes)) }
     }
 
     /// The absolute expiry of an entry written without one: the map's default, 0 for never.
@@ -93,12 +106,35 @@ impl<'a> Execution<'a, '_> {
 
     /// Writes a string; one that expires in the past is gone at once.
     #[inline]
-    pub(super) fn put_string(&mut self, key: KeyRef<'_>, value: &[u8], expire_at_ms: u64) {
+    pub(super) fn put_string<'v>(
+        &mut self,
+        key: KeyRef<'_>,
+        value: impl Into<NewValue<'v>>,
+        expire_at_ms: u64,
+    ) {
         if expire_at_ms != 0 && expire_at_ms <= self.keys.now_ms() {
             self.keys.delete(key);
         } else {
             self.keys.put(key, EntryKind::String, value, expire_at_ms);
         }
+    }
+}
+
+/// Replies with an entry's value: shared if it is long and may be, a copy otherwise.
+#[inline]
+pub(super) fn reply_value(reply: &mut ReplyWriter<'_>, long: Option<&Long>, view: &EntryView<'_>) {
+    match view.long {
+        None => reply.bulk(view.value),
+        Some(value) => reply_long(reply, long, value.bytes()),
+    }
+}
+
+#[inline(never)]
+fn reply_long(reply: &mut ReplyWriter<'_>, long: Option<&Long>, bytes: &Bytes) {
+    let splice = || Splice { at: reply.bulk_around(bytes.len()), bytes: bytes.clone() };
+    let is_left = bytes.len() >= LONG_BYTES_MIN && long.is_some_and(|long| long.leave(splice));
+    if !is_left {
+        reply.bulk(bytes);
     }
 }
 

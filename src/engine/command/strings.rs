@@ -1,6 +1,6 @@
 //! Whole strings: SET, GET and their relatives.
 
-use super::execution::{Execution, check_not_lock, string_at};
+use super::execution::{Execution, check_not_lock, reply_value, string_at};
 use super::refusal::Refusal;
 use super::set_options::{ExpiryUnit, Grammar, SetOptions, positive_expiry};
 use super::spec::{CommandSpec, Flags, Gathering, Group, KeyPositions, Route};
@@ -34,18 +34,18 @@ pub(super) const SPECS: &[CommandSpec] = &[
 pub(super) fn get(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let key = e.key(1);
     match string_at(e.keys, key)? {
-        Some(view) => e.reply.bulk(view.value),
+        Some(view) => reply_value(&mut e.reply, e.long, &view),
         None => e.reply.null(),
     }
     Ok(())
 }
 
 fn set(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
-    let (key, value) = (e.key(1), e.args[2]);
-    e.check_value_len(value.len())?;
+    let key = e.key(1);
+    e.check_value_len(e.args[2].len())?;
     if e.args.len() == 3 {
         // Nearly every SET: one look at the key will do.
-        if !e.keys.put_same_kind(key, EntryKind::String, value, e.default_expiry()) {
+        if !e.keys.put_same_kind(key, EntryKind::String, e.value(2), e.default_expiry()) {
             return Err(Refusal::WrongType);
         }
         e.reply.ok();
@@ -57,7 +57,7 @@ fn set(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let kept_ms = match (options.get || options.keep_ttl).then(|| e.keys.get(key)).flatten() {
         Some(view) => {
             if options.get {
-                e.reply.bulk(view.value);
+                reply_value(&mut e.reply, e.long, &view);
             }
             options.keep_ttl.then_some(view.expire_at_ms)
         }
@@ -75,7 +75,7 @@ fn set(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
         return Ok(());
     }
     let expire_at_ms = expire_at_ms.or(kept_ms).unwrap_or_else(|| e.default_expiry());
-    e.put_string(key, value, expire_at_ms);
+    e.put_string(key, e.value(2), expire_at_ms);
     if !options.get {
         e.reply.ok();
     }
@@ -83,11 +83,11 @@ fn set(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
 }
 
 fn setnx(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
-    let (key, value) = (e.key(1), e.args[2]);
-    e.check_value_len(value.len())?;
+    let key = e.key(1);
+    e.check_value_len(e.args[2].len())?;
     let exists = e.keys.get(key).is_some();
     if !exists {
-        e.put_string(key, value, e.default_expiry());
+        e.put_string(key, e.value(2), e.default_expiry());
     }
     e.reply.integer(i64::from(!exists));
     Ok(())
@@ -102,30 +102,30 @@ fn psetex(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
 }
 
 fn set_expiring(e: &mut Execution<'_, '_>, unit: ExpiryUnit) -> Result<(), Refusal> {
-    let (key, value) = (e.key(1), e.args[3]);
-    e.check_value_len(value.len())?;
+    let key = e.key(1);
+    e.check_value_len(e.args[3].len())?;
     let expire_at_ms = positive_expiry(e.args[2], unit, e.keys.now_ms(), e.spec.name)?;
     check_not_lock(e.keys, key)?;
-    e.put_string(key, value, expire_at_ms);
+    e.put_string(key, e.value(3), expire_at_ms);
     e.reply.ok();
     Ok(())
 }
 
 fn getset(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
-    let (key, value) = (e.key(1), e.args[2]);
-    e.check_value_len(value.len())?;
+    let key = e.key(1);
+    e.check_value_len(e.args[2].len())?;
     match string_at(e.keys, key)? {
-        Some(view) => e.reply.bulk(view.value),
+        Some(view) => reply_value(&mut e.reply, e.long, &view),
         None => e.reply.null(),
     }
-    e.put_string(key, value, e.default_expiry());
+    e.put_string(key, e.value(2), e.default_expiry());
     Ok(())
 }
 
 fn getdel(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
     let key = e.key(1);
     match string_at(e.keys, key)? {
-        Some(view) => e.reply.bulk(view.value),
+        Some(view) => reply_value(&mut e.reply, e.long, &view),
         None => {
             e.reply.null();
             return Ok(());
@@ -144,7 +144,7 @@ fn getex(e: &mut Execution<'_, '_>) -> Result<(), Refusal> {
         return Ok(());
     };
     let expire_at_ms = options.expire_at(now_ms, "getex")?;
-    e.reply.bulk(view.value);
+    reply_value(&mut e.reply, e.long, &view);
     let expires = view.expire_at_ms != 0;
     match expire_at_ms {
         Some(at_ms) if at_ms <= now_ms => {
@@ -208,6 +208,6 @@ fn check_pairs(e: &Execution<'_, '_>) -> Result<(), Refusal> {
 fn put_pairs(e: &mut Execution<'_, '_>) {
     let expire_at_ms = e.default_expiry();
     for index in (1..e.args.len()).step_by(2) {
-        e.put_string(e.key(index), e.args[index + 1], expire_at_ms);
+        e.put_string(e.key(index), e.value(index + 1), expire_at_ms);
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
 use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
 use crate::engine::mutants::Mutant;
-use crate::engine::op::{Op, OwnedOp, Ticket};
+use crate::engine::op::{Long, Op, OwnedOp, Splice, Ticket};
 use crate::engine::peers::Mark;
 use crate::engine::record::{Effect, RecordLog};
 use crate::engine::shared::Shared;
@@ -176,9 +176,8 @@ impl Partition {
                     Verdict::Fresh => {}
                     Verdict::Duplicate(reply) => {
                         out.extend_from_slice(reply);
-                        let cover = Cover::Commit;
-                        return primary
-                            .answer(shared, copy, self.id, asker, cover, copy.last, None, out, start);
+                        let (cover, last) = (Cover::Commit, copy.last);
+                        return primary.answer(shared, copy, self.id, asker, cover, last, None, out, start);
                     }
                     Verdict::Forgotten => {
                         out.extend_from_slice(b"-INDOUBT The retried request is no longer remembered\r\n");
@@ -195,8 +194,8 @@ impl Partition {
         shared.stats.operations += 1;
         let mut looked_up = (0, 0);
         let mut logged = primary.with_keyspace(shared, copy, self.id, self.epoch, |keys| {
-            let Op { args, map, proto, key_hash, .. } = *op;
-            command::execute(op.spec, Request { args, map, proto, key_hash }, keys, out);
+            let Op { args, map, proto, key_hash, long, .. } = *op;
+            command::execute(op.spec, Request { args, map, proto, key_hash, long }, keys, out);
             looked_up = keys.lookups_and_hits();
         });
         if op.spec.flags.has(Flags::READONLY) {
@@ -214,13 +213,12 @@ impl Partition {
         let wrote = primary.account(shared, copy, self.id, logged);
         let reads = !writes || !wrote;
         let sequence = if wrote { copy.last } else { primary.pending_sequence(op, copy) };
-        let again = (reads && !writes).then_some(op);
         let cover = match reads {
             false => Cover::Commit,
             true if op.spec.flags.has(Flags::FENCED) => primary.next_fence(shared, self.id),
             true => Cover::Leases,
         };
-        primary.answer(shared, copy, self.id, asker, cover, sequence, again, out, start)
+        primary.answer(shared, copy, self.id, asker, cover, sequence, Some(op), out, start)
     }
 
     /// Runs the housekeeping of the primary: expiry in bounded steps.
@@ -716,7 +714,7 @@ impl Primary {
         asker: Asker,
         cover: Cover,
         sequence: Sequence,
-        again: Option<&Op<'_>>,
+        op: Option<&Op<'_>>,
         out: &mut Vec<u8>,
         start: usize,
     ) -> Executed {
@@ -725,7 +723,7 @@ impl Primary {
         if committed && self.covers(shared, cover, || self.leased(shared)) {
             return Executed::Done;
         }
-        self.hold_back(shared, partition, asker, cover, sequence, again, out, start)
+        self.hold_back(shared, partition, asker, cover, sequence, op, out, start)
     }
 
     /// Keeps a reply until it may leave.
@@ -738,21 +736,30 @@ impl Primary {
         asker: Asker,
         cover: Cover,
         sequence: Sequence,
-        again: Option<&Op<'_>>,
+        op: Option<&Op<'_>>,
         out: &mut Vec<u8>,
         start: usize,
     ) -> Executed {
         // Sequences in the queue must not go down: wait for the latest of those before.
         let sequence = self.waiters.back().map_or(sequence, |waiter| waiter.sequence.max(sequence));
         let again = match asker {
-            Asker::Local(_) => again.map(OwnedOp::new),
+            Asker::Local(_) => op.filter(|op| !op.spec.is_write()).map(OwnedOp::new),
             _ => None,
         };
         let (since_us, reply) = (shared.now.mono_us, ReplyBytes::new());
         self.waiters.push_back(Waiter { sequence, since_us, asker, reply, cover, again });
         if let Some(waiter) = self.waiters.back_mut() {
             // Written where it stays: to move what was written byte by byte would wait for all writes before.
-            waiter.reply.extend_from_slice(&out[start..]);
+            match op.and_then(|op| op.long).and_then(Long::take) {
+                None => waiter.reply.extend_from_slice(&out[start..]),
+                // What waits is copied: it is rare.
+                Some(Splice { at, bytes }) => {
+                    waiter.reply.reserve_exact(out.len() - start + bytes.len());
+                    waiter.reply.extend_from_slice(&out[start..at]);
+                    waiter.reply.extend_from_slice(&bytes);
+                    waiter.reply.extend_from_slice(&out[at..]);
+                }
+            }
         }
         out.truncate(start);
         shared.mark_restless(partition);

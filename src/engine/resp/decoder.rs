@@ -1,6 +1,7 @@
 //! Cutting a read buffer into commands.
 
 use super::inline;
+use crate::engine::store::LongValue;
 use arrayvec::ArrayVec;
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -17,6 +18,9 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const UNTRUSTED_ARGS_MAX: i64 = 10;
 /// Bytes an argument may have before the connection is authenticated.
 const UNTRUSTED_BULK_BYTES_MAX: i64 = 16_384;
+
+/// Arguments from this length on may be received, and values sent, apart from the rest, without copies.
+pub const LONG_BYTES_MIN: usize = 256 << 10;
 
 /// What a peer may send. Lengths are checked against these before anything is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,9 @@ struct Span {
     end: usize,
 }
 
+/// The start of a [`Span`] that stands for a long value; its end is the number of that.
+const IS_LONG: usize = usize::MAX;
+
 /// Decodes one command at a time from the front of a buffer, remembering how far it got.
 ///
 /// Between calls that return [`Decoded::Incomplete`] the buffer may grow but must keep its front,
@@ -127,6 +134,8 @@ pub struct Decoder {
     /// Arguments still to come after those in `spans`.
     missing: usize,
     spans: SmallVec<[Span; 8]>,
+    /// Arguments that were received apart.
+    long: Vec<LongValue>,
     /// Arguments of an inline command, unquoted, end to end.
     unquoted: Vec<u8>,
     is_inline: bool,
@@ -140,6 +149,8 @@ enum Stage {
     Length,
     /// At an argument of so many bytes.
     Bulk(usize),
+    /// Behind an argument that was received apart, at the end of its line.
+    LineEnd,
     /// A whole command is in `spans`.
     Complete,
 }
@@ -153,6 +164,7 @@ impl Decoder {
             position: 0,
             missing: 0,
             spans: SmallVec::new(),
+            long: Vec::new(),
             unquoted: Vec::new(),
             is_inline: false,
         }
@@ -170,6 +182,7 @@ impl Decoder {
             self.position = 0;
             self.missing = 0;
             self.spans.clear();
+            self.long.clear();
             self.is_inline = false;
             match buffer.first() {
                 None => return Ok(Decoded::Incomplete { needed: 1 }),
@@ -207,7 +220,7 @@ impl Decoder {
                 if trust == Trust::Stranger && length > UNTRUSTED_BULK_BYTES_MAX {
                     return Err(ProtocolError::StrangerLength);
                 }
-                if next + length as usize > self.limits.command_bytes_max {
+                if self.long_bytes() + next + length as usize > self.limits.command_bytes_max {
                     return Err(ProtocolError::CommandTooBig);
                 }
                 self.position = next;
@@ -223,6 +236,15 @@ impl Decoder {
                 self.missing -= 1;
                 self.stage = Stage::Length;
             }
+            if self.stage == Stage::LineEnd {
+                let end = self.position + 2;
+                if buffer.len() < end {
+                    return Ok(Decoded::Incomplete { needed: end - buffer.len() });
+                }
+                self.position = end;
+                self.missing -= 1;
+                self.stage = Stage::Length;
+            }
         }
         self.stage = Stage::Complete;
         Ok(Decoded::Command { consumed: self.position })
@@ -231,11 +253,49 @@ impl Decoder {
     /// The arguments of the command that [`Decoder::decode`] just completed at the front of `buffer`.
     pub fn args<'a>(&'a self, buffer: &'a [u8]) -> SmallVec<[&'a [u8]; 8]> {
         let source = if self.is_inline { &self.unquoted[..] } else { buffer };
-        self.spans.iter().map(|span| source.get(span.start..span.end).unwrap_or_default()).collect()
+        let arg = |span: &Span| match *span {
+            Span { start: IS_LONG, end } => self.long.get(end).map_or(&[][..], |value| value.bytes()),
+            Span { start, end } => source.get(start..end).unwrap_or_default(),
+        };
+        self.spans.iter().map(arg).collect()
     }
 
-    /// Forgets what was decoded, to start anew at some command's front.
+    /// Where the argument begins that the command under way goes on with, and its length, if that is
+    /// [`LONG_BYTES_MIN`] at least. It may be received apart: whoever takes what there is of it off the buffer
+    /// gives the whole to [`Decoder::put_long`], and nothing to the decoder before.
+    pub fn awaits_long(&self) -> Option<(usize, usize)> {
+        match self.stage {
+            Stage::Bulk(length) if length >= LONG_BYTES_MIN => Some((self.position, length)),
+            _ => None,
+        }
+    }
+
+    /// Takes the argument that [`Decoder::awaits_long`] told of. The buffer goes on with the end of its line.
+    pub fn put_long(&mut self, value: LongValue) {
+        debug_assert_eq!(self.awaits_long().map(|(_, length)| length), Some(value.bytes().len()));
+        self.spans.push(Span { start: IS_LONG, end: self.long.len() });
+        self.long.push(value);
+        self.stage = Stage::LineEnd;
+    }
+
+    /// Arguments of the command that were received apart.
+    pub fn long(&self) -> &[LongValue] {
+        &self.long
+    }
+
+    fn long_bytes(&self) -> usize {
+        self.long.iter().map(|value| value.bytes().len()).sum()
+    }
+
+    /// Forgets what was decoded, to start anew at some command's front. A whole command with long values is the
+    /// next one once more: they are in no buffer.
     pub fn rewind(&mut self) {
+        self.stage = if self.long.is_empty() { Stage::Start } else { Stage::Length };
+    }
+
+    /// Lets go of the long values of a command that has begun.
+    pub fn release(&mut self) {
+        self.long.clear();
         self.stage = Stage::Start;
     }
 

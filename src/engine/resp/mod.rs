@@ -11,7 +11,9 @@ mod inline;
 mod reply;
 mod writer;
 
-pub use decoder::{COMMON_ARGS_MAX, CommonArgs, Decoded, Decoder, DecoderLimits, ProtocolError, Trust};
+pub use decoder::{
+    COMMON_ARGS_MAX, CommonArgs, Decoded, Decoder, DecoderLimits, LONG_BYTES_MIN, ProtocolError, Trust,
+};
 pub use reply::{Reply, ReplyError, ReplyLimits};
 pub use writer::ReplyWriter;
 

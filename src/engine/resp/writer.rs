@@ -71,6 +71,14 @@ impl<'a> ReplyWriter<'a> {
         self.end_line();
     }
 
+    /// As [`ReplyWriter::bulk`] of so many bytes, but without them. Returns where they belong.
+    pub fn bulk_around(&mut self, length: usize) -> usize {
+        self.number_line(b'$', length as i64);
+        let at = self.out.len();
+        self.end_line();
+        at
+    }
+
     /// An integer as a string.
     pub fn bulk_integer(&mut self, value: i64) {
         let mut digits = itoa::Buffer::new();

@@ -1,6 +1,9 @@
 //! One RESP connection as a pure pipeline: bytes in, commands out; replies in, bytes out.
 
+mod long;
 mod parts;
+
+use long::LongOutput;
 
 use super::answer::{Answer, answer};
 use super::batch::{Batch, Key, Stop};
@@ -10,7 +13,9 @@ use crate::engine::command::{
     CommandSpec, Flags, Gather, Plan, Refusal, Route, SessionOp, Step, has_many_slots, plan, resolve,
 };
 use crate::engine::ids::{MapId, PartitionId, Slot};
+use crate::engine::op::Long;
 use crate::engine::resp::{Decoder, DecoderLimits, ReplyWriter, Trust};
+use crate::engine::store::LongInput;
 use crate::engine::time::Now;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -48,9 +53,9 @@ impl Default for ConnectionLimits {
 /// One RESP connection. A driver is a loop around it:
 ///
 /// 1. while [`Connection::wants_input`], read into [`Connection::input`] and
-///    [`process`](Connection::process);
+///    [`process`](Connection::process), no more at a time than there is [`room`](Connection::input_room) for;
 /// 2. when an operation is done, [`complete`](Connection::complete) it;
-/// 3. after each of these, if [`Connection::output_is_due`], write [`Connection::output`] and
+/// 3. after each of these, if [`Connection::output_is_due`], write all [pieces](Connection::output_piece) and
 ///    [`Connection::output_written`], then `process` once more: it takes up what had to wait for room.
 ///    Output that is not due for a while is to be [released](Connection::release_output);
 /// 4. when [`Connection::is_closed`] and all output is written, close the socket.
@@ -61,6 +66,8 @@ impl Default for ConnectionLimits {
 pub struct Connection {
     decoder: Decoder,
     input: Vec<u8>,
+    /// A long argument of the command at the front of `input`, which ends before it.
+    long: Option<LongInput>,
     /// What the command at the front of `input` lacks at least, in bytes.
     needed: usize,
     pipeline: Pipeline,
@@ -79,12 +86,15 @@ impl Connection {
         Connection {
             decoder: Decoder::new(limits.decoder),
             input: Vec::new(),
+            long: None,
             needed: 0,
             pipeline: Pipeline {
                 limits,
                 session: Session::new(id, remote, local, now, password),
                 last: None,
                 output: Vec::new(),
+                long_output: LongOutput::default(),
+                long: Long::default(),
                 scratch: Vec::new(),
                 pending: VecDeque::new(),
                 next: 0,
@@ -101,7 +111,25 @@ impl Connection {
 
     /// Where a driver appends what it read. It must not touch what is there.
     pub fn input(&mut self) -> &mut Vec<u8> {
-        &mut self.input
+        match &mut self.long {
+            None => &mut self.input,
+            Some(long) => long.bytes(),
+        }
+    }
+
+    /// How much may be appended to the input before it is [processed](Connection::process).
+    pub fn input_room(&self) -> usize {
+        self.long.as_ref().map_or(usize::MAX, LongInput::missing)
+    }
+
+    /// Whether a long argument is being received: much is to come, and others should have their turns meanwhile.
+    pub fn receives_long(&self) -> bool {
+        self.long.is_some()
+    }
+
+    /// Whether there is input that [`process`](Connection::process) may have left for want of room.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty() && self.long.is_none()
     }
 
     /// The bytes that the command under way lacks at least, to reserve before reading; 0 if unknown.
@@ -114,9 +142,20 @@ impl Connection {
         self.pipeline.may_begin()
     }
 
-    /// Encoded replies in order, for the driver to write and remove.
+    /// Encoded replies in order, without their long values.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.pipeline.output
+    }
+
+    /// Encoded replies in order, long values included, for the driver to write: what is in one piece from `at` on.
+    /// Empty only at the end.
+    pub fn output_piece(&self, at: usize) -> &[u8] {
+        self.pipeline.long_output.piece(&self.pipeline.output, at)
+    }
+
+    /// Bytes of all pieces.
+    pub fn output_len(&self) -> usize {
+        self.pipeline.output_len()
     }
 
     /// Whether the output is to be written now; otherwise more replies of the commands that it is of are
@@ -128,6 +167,7 @@ impl Connection {
     /// The output was written: clears it.
     pub fn output_written(&mut self) {
         self.pipeline.is_due = false;
+        self.pipeline.long_output.clear();
         let output = &mut self.pipeline.output;
         output.clear();
         if output.capacity() > RETAINED_OUTPUT_BYTES_MAX {
@@ -172,23 +212,40 @@ impl Connection {
     /// new name.
     pub fn update_info(&self, info: &mut ClientInfo) {
         info.update(&self.pipeline.session.info);
-        info.input_bytes = self.input.len();
-        info.output_bytes = self.pipeline.output.len() + self.pipeline.pending_bytes;
+        info.input_bytes = self.input.len() + self.long.as_ref().map_or(0, LongInput::len);
+        info.output_bytes = self.pipeline.output_len() + self.pipeline.pending_bytes;
     }
 
     /// Appends to the input and [`process`](Connection::process)es it.
     pub fn receive(&mut self, bytes: &[u8], host: &mut impl Host) {
-        self.input.extend_from_slice(bytes);
-        self.process(host);
+        let mut rest = bytes;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(self.input_room()));
+            self.input().extend_from_slice(now);
+            self.process(host);
+            rest = later;
+            if rest.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Begins all whole commands of the input, as far as the limits allow.
     pub fn process(&mut self, host: &mut impl Host) {
-        let Connection { decoder, input, needed, pipeline } = self;
+        let Connection { decoder, input, long, needed, pipeline } = self;
         if input.is_empty() {
             return;
         }
         pipeline.session.info.active_at_us = host.now().mono_us;
+        if let Some(mut incoming) = long.take() {
+            incoming.advance();
+            *needed = incoming.missing();
+            if *needed > 0 {
+                *long = Some(incoming);
+                return;
+            }
+            decoder.put_long(incoming.finish());
+        }
         pipeline.read += 1;
         let partition_count = host.table().settings.partitions;
         let mut at = 0;
@@ -223,10 +280,14 @@ impl Connection {
                 Stop::Full => {}
                 Stop::Apart(consumed) if pipeline.may_begin() => {
                     let args = decoder.args(&input[at..]);
-                    at += consumed;
                     if !args.is_empty() {
+                        pipeline.long = Long::of(decoder.long().to_vec());
                         pipeline.begin(&args, None, None, host);
+                        pipeline.long = Long::default();
                     }
+                    drop(args);
+                    decoder.release();
+                    at += consumed;
                 }
                 Stop::Apart(_) => decoder.rewind(),
                 Stop::Incomplete(missing) => {
@@ -238,6 +299,9 @@ impl Connection {
                     pipeline.closing = true;
                 }
             }
+        }
+        if !pipeline.closing {
+            *long = receive_apart(decoder, input, at, needed);
         }
         if pipeline.closing || at == input.len() {
             input.clear();
@@ -257,6 +321,22 @@ impl Connection {
     }
 }
 
+/// Goes on to receive the argument that the command at `at` lacks in a buffer of its own, if it is long: it is not
+/// copied any more then.
+fn receive_apart(decoder: &Decoder, input: &mut Vec<u8>, at: usize, needed: &mut usize) -> Option<LongInput> {
+    const LINE_END: usize = 2;
+    let (start, length) = decoder.awaits_long()?;
+    let start = at + start;
+    let there = input.len().checked_sub(start).filter(|there| there + LINE_END < length)?;
+    // Without so much memory in one piece it goes on to come into the input, piece by piece.
+    let mut long = LongInput::new(length).ok()?;
+    long.bytes().extend_from_slice(&input[start..]);
+    long.advance();
+    input.truncate(start);
+    *needed = length - there;
+    Some(long)
+}
+
 /// Commands between their arrival and the sending of their replies.
 #[derive(Debug)]
 struct Pipeline {
@@ -265,6 +345,10 @@ struct Pipeline {
     /// The command that was decoded last.
     last: Option<&'static CommandSpec>,
     output: Vec<u8>,
+    /// Long values that belong into `output`.
+    long_output: LongOutput,
+    /// Those of the command that begins, and of its reply.
+    long: Long,
     /// For replies that are not yet due.
     scratch: Vec<u8>,
     /// Commands whose replies are not in `output` yet, in order; the last is number `next - 1`.
@@ -308,7 +392,11 @@ impl Pipeline {
         !self.closing
             && !self.barrier
             && self.pending.len() < self.limits.pending_max
-            && self.output.len() + self.pending_bytes < self.limits.output_bytes_max
+            && self.output_len() + self.pending_bytes < self.limits.output_bytes_max
+    }
+
+    fn output_len(&self) -> usize {
+        self.output.len() + self.long_output.bytes()
     }
 
     /// A reply to a command of this read is put into the output next.
@@ -323,7 +411,7 @@ impl Pipeline {
     fn is_due(&self) -> bool {
         let ends_with_read = || self.pending.front().is_none_or(|pending| pending.read != self.output_read);
         !self.output.is_empty()
-            && (self.is_due || ends_with_read() || self.output.len() >= HELD_BYTES_MAX || !self.may_begin())
+            && (self.is_due || ends_with_read() || self.output_len() >= HELD_BYTES_MAX || !self.may_begin())
     }
 
     /// Begins one command. `spec` and `key`, its only one, are given if they were found out before.
@@ -409,12 +497,6 @@ impl Pipeline {
             return Err(Refusal::Text(format!("MOVED {} {address}", slot().0)));
         }
         let proto = self.session.proto();
-        self.submit(Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args }, heard, host);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn submit(&mut self, op: Op<'_>, heard: bool, host: &mut impl Host) {
         let ticket = ticket(self.next, 0);
         let direct = self.pending.is_empty();
         if direct {
@@ -422,15 +504,24 @@ impl Pipeline {
         }
         let out = if direct { &mut self.output } else { &mut self.scratch };
         let before = out.len();
-        match host.submit(ticket, op, out) {
+        self.long.open(direct);
+        let long = Some(&self.long);
+        let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args, long };
+        let submitted = host.submit(ticket, op, out);
+        // Whatever came of it, the next one leaves nothing there unasked.
+        let splice = self.long.take();
+        match submitted {
             Submitted::Pending => self.push(State::Waiting, heard),
             Submitted::Done if direct => {
                 if !heard {
                     self.output.truncate(before);
+                } else if let Some(splice) = splice {
+                    self.long_output.push(splice);
                 }
             }
             Submitted::Done => self.push_scratch(heard),
         }
+        Ok(())
     }
 
     fn answer(
@@ -489,6 +580,7 @@ impl Pipeline {
                     exactly_once: None,
                     key_hash: None,
                     args: &sub.args,
+                    long: None,
                 };
                 self.scratch.clear();
                 (sub.index, host.submit(ticket(number, sub.index), op, &mut self.scratch))

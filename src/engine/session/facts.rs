@@ -51,7 +51,8 @@ pub trait Host: Facts {
     /// Runs a command at its partition, here or at another node.
     ///
     /// Operations that a connection submits to one partition take effect in the order of their
-    /// submission. On [`Submitted::Done`] exactly one encoded reply has been appended to `out`.
+    /// submission. On [`Submitted::Done`] exactly one encoded reply has been appended to `out`; a long value of it
+    /// may have been left in `op.long.reply` instead.
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted;
     /// Partitions and hashes of the keys of commands that come next, for overlapping cache misses.
     /// `writes`: some of them will be written. Changes nothing.

@@ -16,6 +16,8 @@ mod connection;
 mod facts;
 mod hello;
 mod info;
+#[cfg(test)]
+mod long_tests;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -94,6 +94,10 @@ impl TestNode {
         Connection::new(ConnectionId(7), remote, local, self.now, self.password.as_deref(), limits)
     }
 
+    pub fn bytes_used(&self) -> u64 {
+        self.arena.bytes_used()
+    }
+
     pub fn advance_ms(&mut self, ms: u64) {
         self.now = self.now.plus_us(ms * 1_000);
     }
@@ -122,7 +126,7 @@ impl TestNode {
         let mut keys = Keyspace::new(shard, &mut self.arena, hlc, log, context);
         execute(
             op.spec,
-            Request { args: op.args, map: op.map, proto: op.proto, key_hash: op.key_hash },
+            Request { args: op.args, map: op.map, proto: op.proto, key_hash: op.key_hash, long: op.long },
             &mut keys,
             out,
         );
@@ -170,6 +174,9 @@ impl Host for TestNode {
             return Submitted::Done;
         }
         let mut reply = Vec::new();
+        if let Some(long) = op.long {
+            long.open(false);
+        }
         self.run(op, &mut reply);
         self.waiting.push_back((ticket, reply));
         Submitted::Pending
@@ -244,6 +251,7 @@ pub fn run_in_map(node: &mut TestNode, map: MapId, command: &[&str]) -> String {
         exactly_once: None,
         key_hash: None,
         args: &args,
+        long: Default::default(),
     };
     node.run(op, &mut out);
     String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()

@@ -6,11 +6,12 @@
 //! of more than 8 KiB come in pages as large as a block. Sparse blocks are *drained*: nothing new goes
 //! there, and shards move out what they still hold there ([`Shard::tidy`](super::Shard::tidy)).
 //!
-//! Entries beyond [`SMALL_BYTES_MAX`] have an allocation of their own, found through a page that
-//! holds nothing but those and takes the numbers of a whole block.
+//! Entries beyond [`SMALL_BYTES_MAX`] have two allocations of their own, for the head and the value. They are
+//! found through a page that holds nothing but those and takes the numbers of a whole block.
 
 use super::block::{BLOCK_BYTES, Memory, Pages};
 use super::entry::{self, EntryView, SMALL_BYTES_MAX, Shape};
+use super::long::LongValue;
 use crate::engine::ids::{MapId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,8 +86,28 @@ enum Body {
     Vacant,
     /// Equal slots, one after the other, from the page's part of its block on.
     Slots,
-    /// Allocations of large entries; an empty one is free.
-    Large(Vec<Box<[u8]>>),
+    /// Large entries, or where one may be.
+    Large(Vec<Option<Large>>),
+}
+
+/// An entry beyond [`SMALL_BYTES_MAX`].
+#[derive(Debug)]
+struct Large {
+    /// Header and key.
+    head: Box<[u8]>,
+    value: LongValue,
+}
+
+impl Large {
+    fn new(view: &EntryView<'_>, value_hash: u64) -> Large {
+        let value = view.long.cloned().unwrap_or_else(|| LongValue::copied(view.value, value_hash));
+        Large { head: view.large_head(value_hash), value }
+    }
+
+    /// What it takes: its allocations, and its place in the page.
+    fn size(&self) -> u64 {
+        heap_bytes(self.head.len()) + heap_bytes(self.value.bytes().len()) + size_of::<Option<Large>>() as u64
+    }
 }
 
 #[derive(Debug)]
@@ -180,11 +201,6 @@ pub(super) fn heap_bytes(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(step)
 }
 
-/// What a large entry takes: its allocation and the pointer to it.
-fn large_bytes(bytes: &[u8]) -> u64 {
-    heap_bytes(bytes.len()) + size_of::<Box<[u8]>>() as u64
-}
-
 impl Arena {
     /// An empty arena.
     pub fn new() -> Arena {
@@ -256,23 +272,26 @@ impl Arena {
         }
     }
 
-    /// The bytes of an entry.
+    /// The bytes of an entry; of a large one without its value.
     #[inline(always)]
     pub(super) fn bytes(&self, id: EntryId) -> &[u8] {
         let page = &self.pages[id.page()];
         // Only slots have a size.
         if page.slot_bytes == 0 {
-            return self.large(id);
+            return self.large_head(id);
         }
-        let start = id.start(page.slot_bytes);
-        &self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)]
+        self.slot(id, page.slot_bytes)
     }
 
     #[inline(never)]
-    fn large(&self, id: EntryId) -> &[u8] {
+    fn large_head(&self, id: EntryId) -> &[u8] {
+        self.large(id).map_or(&[], |large| &large.head)
+    }
+
+    fn large(&self, id: EntryId) -> Option<&Large> {
         match &self.pages[id.page()].body {
-            Body::Large(boxes) => &boxes[id.slot()],
-            _ => &[],
+            Body::Large(entries) => entries[id.slot()].as_ref(),
+            _ => None,
         }
     }
 
@@ -284,7 +303,7 @@ impl Arena {
                 let start = id.start(page.slot_bytes);
                 &mut self.blocks[id.block()].memory[start..start + usize::from(page.slot_bytes)]
             }
-            Body::Large(boxes) => &mut boxes[id.slot()],
+            Body::Large(entries) => entries[id.slot()].as_mut().map_or(&mut [], |large| &mut large.head),
             Body::Vacant => &mut [],
         }
     }
@@ -297,17 +316,33 @@ impl Arena {
     /// The entry, read.
     #[inline]
     pub(super) fn view(&self, id: EntryId) -> EntryView<'_> {
-        entry::read(self.bytes(id))
+        let page = &self.pages[id.page()];
+        if page.slot_bytes > 0 {
+            return entry::read(self.slot(id, page.slot_bytes));
+        }
+        self.large_view(id)
+    }
+
+    #[inline(always)]
+    fn slot(&self, id: EntryId, slot_bytes: u16) -> &[u8] {
+        let start = id.start(slot_bytes);
+        &self.blocks[id.block()].memory[start..start + usize::from(slot_bytes)]
+    }
+
+    #[inline(never)]
+    fn large_view(&self, id: EntryId) -> EntryView<'_> {
+        let long = self.large(id).map(|large| &large.value);
+        EntryView { value: long.map_or(&[], |value| value.bytes()), long, ..entry::read(self.bytes(id)) }
     }
 
     /// What the entry takes, slack included.
     #[inline]
     pub(super) fn size(&self, id: EntryId) -> u64 {
         let page = &self.pages[id.page()];
-        match &page.body {
-            Body::Large(boxes) => large_bytes(&boxes[id.slot()]),
-            _ => u64::from(page.slot_bytes),
+        if page.slot_bytes > 0 {
+            return u64::from(page.slot_bytes);
         }
+        self.large(id).map_or(0, Large::size)
     }
 
     /// Stores a new entry.
@@ -315,8 +350,7 @@ impl Arena {
         let shape = view.shape();
         let id = self.allocate(shape);
         if shape.large {
-            let bytes = view.to_large(value_hash);
-            self.fill_large(id, bytes);
+            self.fill_large(id, Large::new(view, value_hash));
         } else {
             view.write_small(value_hash, self.bytes_mut(id));
         }
@@ -350,27 +384,27 @@ impl Arena {
         }
         if shape.large {
             self.empty_large(id);
-            let bytes = view.to_large(value_hash);
-            self.fill_large(id, bytes);
+            self.fill_large(id, Large::new(view, value_hash));
         } else {
             view.write_small(value_hash, self.bytes_mut(id));
         }
         id
     }
 
-    fn fill_large(&mut self, id: EntryId, bytes: Box<[u8]>) {
-        self.entry_bytes += large_bytes(&bytes);
-        self.large_bytes += large_bytes(&bytes);
-        if let Body::Large(boxes) = &mut self.pages[id.page()].body {
-            boxes[id.slot()] = bytes;
+    fn fill_large(&mut self, id: EntryId, large: Large) {
+        self.entry_bytes += large.size();
+        self.large_bytes += large.size();
+        if let Body::Large(entries) = &mut self.pages[id.page()].body {
+            entries[id.slot()] = Some(large);
         }
     }
 
     fn empty_large(&mut self, id: EntryId) {
-        if let Body::Large(boxes) = &mut self.pages[id.page()].body {
-            let bytes = std::mem::take(&mut boxes[id.slot()]);
-            self.entry_bytes -= large_bytes(&bytes);
-            self.large_bytes -= large_bytes(&bytes);
+        if let Body::Large(entries) = &mut self.pages[id.page()].body
+            && let Some(large) = entries[id.slot()].take()
+        {
+            self.entry_bytes -= large.size();
+            self.large_bytes -= large.size();
         }
     }
 
@@ -407,7 +441,7 @@ impl Arena {
                     u16::from_le_bytes([bytes[at], bytes[at + 1]])
                 }
                 // Large pages are few and short: the next free one is looked for.
-                Body::Large(boxes) => next_free_large(boxes, slot, page.fresh),
+                Body::Large(entries) => next_free_large(entries, slot, page.fresh),
                 Body::Vacant => NONE,
             };
             slot
@@ -457,8 +491,8 @@ impl Arena {
 
     fn open_page(&mut self, class: usize) -> usize {
         let (index, page) = if class == CLASS_COUNT {
-            let boxes = vec![Box::default(); LARGE_SLOT_COUNT];
-            let page = Page::new(Body::Large(boxes), class as u8, 0, LARGE_SLOT_COUNT as u16);
+            let entries = std::iter::repeat_with(|| None).take(LARGE_SLOT_COUNT).collect();
+            let page = Page::new(Body::Large(entries), class as u8, 0, LARGE_SLOT_COUNT as u16);
             (self.number_block() * BLOCK_PAGES, page)
         } else {
             let slot_bytes = class_bytes(class);
@@ -684,8 +718,8 @@ fn pages_of(block: usize) -> std::ops::Range<usize> {
     block * BLOCK_PAGES..(block + 1) * BLOCK_PAGES
 }
 
-fn next_free_large(boxes: &[Box<[u8]>], after: u16, fresh: u16) -> u16 {
-    (after + 1..fresh).find(|&slot| boxes[usize::from(slot)].is_empty()).unwrap_or(NONE)
+fn next_free_large(entries: &[Option<Large>], after: u16, fresh: u16) -> u16 {
+    (after + 1..fresh).find(|&slot| entries[usize::from(slot)].is_none()).unwrap_or(NONE)
 }
 
 #[cfg(test)]
@@ -701,6 +735,7 @@ mod tests {
             map: MapId(0),
             key: b"",
             value,
+            long: None,
             kind: EntryKind::String,
             expire_at_ms: 0,
             version: Version(1),

@@ -1,17 +1,18 @@
 //! Entries: how a key with its value lies in memory.
 //!
-//! One piece of bytes, little-endian: `version u64, accessed_s u32, frequency u8, flags u8`, then
+//! One piece of bytes (of a large entry the value is another), little-endian: `version u64, accessed_s u32, frequency u8, flags u8`, then
 //! the lengths (`key_len u8, value_len u8`, both `u16` if flagged as wide; in a large entry
-//! `key_len u32` and the value fills the rest), then each if flagged: `expire_at_ms u64`,
+//! `key_len u32`), then each if flagged: `expire_at_ms u64`,
 //! `value_hash u64`, `map u16`; then the key and the value. 16 bytes beside key and value for a
 //! small entry of the unnamed map that never expires.
 
 use super::digest::entry_hash;
+use super::long::LongValue;
 use super::segment::NEVER_S;
 use crate::engine::ids::{MapId, Version};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The longest entry that lives in a page slot; longer ones have their own allocation.
+/// The longest entry that lives in a page slot; the value of a longer one has its own allocation.
 pub(super) const SMALL_BYTES_MAX: usize = 62 << 10;
 
 /// Up to the lengths.
@@ -88,6 +89,8 @@ pub struct EntryView<'a> {
     pub key: &'a [u8],
     /// The value.
     pub value: &'a [u8],
+    /// The same, if it is long and can be shared.
+    pub long: Option<&'a LongValue>,
     /// What the value is.
     pub kind: EntryKind,
     /// Absolute expiry in wall milliseconds; 0 is never.
@@ -182,14 +185,10 @@ impl EntryView<'_> {
         rest[..self.value.len()].copy_from_slice(self.value);
     }
 
-    /// A large entry in an allocation of exactly its size.
-    pub(super) fn to_large(self, value_hash: u64) -> Box<[u8]> {
+    /// A large entry but for its value, in an allocation of exactly its size.
+    pub(super) fn large_head(&self, value_hash: u64) -> Box<[u8]> {
         let (header, len) = self.header(value_hash, self.large_flags());
-        let mut bytes = Vec::with_capacity(len + self.key.len() + self.value.len());
-        bytes.extend_from_slice(&header[..len]);
-        bytes.extend_from_slice(self.key);
-        bytes.extend_from_slice(self.value);
-        bytes.into_boxed_slice()
+        [&header[..len], self.key].concat().into_boxed_slice()
     }
 }
 
@@ -274,7 +273,7 @@ pub(super) fn touch(bytes: &[u8]) -> u64 {
     byte(bytes.first()) ^ byte(bytes.get(CACHE_LINE_BYTES)) ^ byte(bytes.last())
 }
 
-/// Reads an entry from its slot or allocation.
+/// Reads an entry from its slot, or a large one but for its value.
 #[inline]
 pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
     let (key_at, value_at, end) = spans(bytes);
@@ -282,6 +281,7 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
         map: map(bytes),
         key: &bytes[key_at..value_at],
         value: &bytes[value_at..end],
+        long: None,
         kind: kind(bytes),
         expire_at_ms: expire_at_ms(bytes),
         version: version(bytes),
@@ -418,6 +418,7 @@ mod tests {
                 map,
                 key: &key,
                 value: &value,
+                long: None,
                 kind: EntryKind::Lock,
                 expire_at_ms,
                 version: Version(5),
@@ -427,13 +428,14 @@ mod tests {
             let shape = view.shape();
             let hash = xxh3_64(&value);
             let mut bytes = if shape.large {
-                view.to_large(hash).into_vec()
+                view.large_head(hash).into_vec()
             } else {
                 let mut slot = vec![0; shape.bytes + 5];
                 view.write_small(hash, &mut slot);
                 slot
             };
-            assert_eq!(bytes.len(), shape.bytes + if shape.large { 0 } else { 5 });
+            let view = if shape.large { EntryView { value: b"", ..view } } else { view };
+            assert_eq!(bytes.len(), if shape.large { shape.bytes - value.len() } else { shape.bytes + 5 });
             assert_eq!(read(&bytes), view);
             assert_eq!(value_hash(&bytes), hash);
             assert!(is_of(&bytes, &KeyRef::new(map, &key)));
@@ -454,6 +456,7 @@ mod tests {
             map: MapId(0),
             key: &key,
             value: &value,
+            long: None,
             kind: EntryKind::String,
             expire_at_ms: 0,
             version: Version(5),

@@ -3,6 +3,7 @@
 use super::arena::{Arena, EntryId};
 use super::entry::{self, EntryKind, EntryView, KeyRef};
 use super::index::Place;
+use super::long::NewValue;
 use super::shard::{FREQUENCY_NEW, Shard, now_s};
 use super::token::FencingToken;
 use crate::engine::hlc::Hlc;
@@ -111,24 +112,30 @@ impl<'a> Keyspace<'a> {
     /// Stores a value with an absolute expiry (0 is never), whatever was there.
     ///
     /// Commands check the limits before; a map's default TTL is theirs to give too.
-    pub fn put(&mut self, key: KeyRef<'_>, kind: EntryKind, value: &[u8], expire_at_ms: u64) -> Version {
-        let found = self.shard.find(self.arena, &key);
-        self.put_at(found, key, kind, value, expire_at_ms)
-    }
-
-    /// As [`put`](Keyspace::put), unless the entry that is there has another kind. Whether it was stored.
-    pub fn put_same_kind(
+    pub fn put<'v>(
         &mut self,
         key: KeyRef<'_>,
         kind: EntryKind,
-        value: &[u8],
+        value: impl Into<NewValue<'v>>,
+        expire_at_ms: u64,
+    ) -> Version {
+        let found = self.shard.find(self.arena, &key);
+        self.put_at(found, key, kind, value.into(), expire_at_ms)
+    }
+
+    /// As [`put`](Keyspace::put), unless the entry that is there has another kind. Whether it was stored.
+    pub fn put_same_kind<'v>(
+        &mut self,
+        key: KeyRef<'_>,
+        kind: EntryKind,
+        value: impl Into<NewValue<'v>>,
         expire_at_ms: u64,
     ) -> bool {
         let found = self.live(&key);
         let is_other = found.as_ref().is_some_and(|found| found.kind != kind);
         if !is_other {
             let found = found.map(|found| (found.place, found.id));
-            self.put_at(found, key, kind, value, expire_at_ms);
+            self.put_at(found, key, kind, value.into(), expire_at_ms);
         }
         !is_other
     }
@@ -138,9 +145,10 @@ impl<'a> Keyspace<'a> {
         found: Option<(Place, EntryId)>,
         key: KeyRef<'_>,
         kind: EntryKind,
-        value: &[u8],
+        value: NewValue<'_>,
         expire_at_ms: u64,
     ) -> Version {
+        let NewValue { bytes: value, long } = value;
         debug_assert!(key.key.len() <= self.context.limits.key_bytes_max as usize);
         debug_assert!(value.len() <= self.context.limits.value_bytes_max as usize);
         let version = self.hlc.tick(self.now_ms());
@@ -148,6 +156,7 @@ impl<'a> Keyspace<'a> {
             map: key.map,
             key: key.key,
             value,
+            long,
             kind,
             expire_at_ms,
             version,

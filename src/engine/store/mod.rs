@@ -2,7 +2,7 @@
 //! index, and the [`Keyspace`] that commands see.
 //!
 //! - [`Arena`] holds every entry (header, key and value in one piece) in pages of equal
-//!   slots, 16 sizes a doubling; entries beyond 62 KiB have an allocation of their own.
+//!   slots, 16 sizes a doubling; beyond 62 KiB the value has an allocation of its own, a [`LongValue`].
 //! - A shard's index is a linear-probing table of 64-bit slots (32 bits of hash, 32 bits of where
 //!   in the arena), *kept in hash order* and cut into segments of a few thousand. So growing moves
 //!   a bounded number of slots, and a scan by hash prefix is a walk.
@@ -18,6 +18,7 @@ mod entry;
 mod eviction;
 mod index;
 mod keyspace;
+mod long;
 mod segment;
 mod shard;
 #[cfg(test)]
@@ -28,5 +29,6 @@ pub use arena::Arena;
 pub use entry::{EntryKind, EntryView, KeyRef};
 pub use eviction::{Eviction, UnknownEviction};
 pub use keyspace::{Keyspace, KeyspaceContext};
+pub use long::{LongInput, LongValue, NewValue};
 pub use shard::{ScanLimit, Shard};
 pub use token::FencingToken;

@@ -364,7 +364,10 @@ impl Shard {
         view: &EntryView<'_>,
         hash: u64,
     ) {
-        let value_hash = xxh3_64(view.value);
+        let value_hash = match view.long {
+            None => xxh3_64(view.value),
+            Some(long) => long.hash(),
+        };
         let due_s = entry::due_s(view.expire_at_ms);
         let Some((place, old)) = found else {
             self.insert(arena, view, hash, value_hash, due_s);
@@ -536,7 +539,7 @@ impl Shard {
 fn made_by<'a>(effect: &Effect<'a>, now: Now) -> Option<EntryView<'a>> {
     let Effect::Put { map, key, value, kind, expire_at_ms, version } = *effect else { return None };
     let (accessed_s, frequency) = (now_s(now), FREQUENCY_NEW);
-    Some(EntryView { map, key, value, kind, expire_at_ms, version, accessed_s, frequency })
+    Some(EntryView { map, key, value, long: None, kind, expire_at_ms, version, accessed_s, frequency })
 }
 
 /// The wall clock in seconds, as entries remember their last use.

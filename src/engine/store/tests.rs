@@ -611,3 +611,65 @@ fn the_largest_keys_and_values_fit() {
     primary.put(&key, b"small");
     assert!(primary.arena.bytes_used() < 1 << 20);
 }
+
+fn long_value(byte: u8, bytes: usize) -> LongValue {
+    let mut input = LongInput::new(bytes).expect("room");
+    while input.missing() > 0 {
+        let piece = input.missing().min(1_000);
+        input.bytes().extend(std::iter::repeat_n(byte, piece));
+        input.advance();
+    }
+    input.finish()
+}
+
+#[test]
+fn long_values_are_kept_counted_and_replicated() {
+    let mut primary = Primary::new();
+    let (mut backup, mut backup_arena) = (Shard::new(), Arena::new());
+    let key = KeyRef::new(UNNAMED, b"key");
+    let put = |primary: &mut Primary, value: NewValue<'_>| {
+        primary.keyspace().put(key, EntryKind::String, value, 0);
+    };
+    let (short, long) = (b"short".into(), long_value(1, 300_000));
+    let kept = NewValue { bytes: long.bytes(), long: Some(&long) };
+    put(&mut primary, short);
+    let (used, resident) = (primary.arena.bytes_used(), primary.arena.bytes_resident());
+    for round in 0..4 {
+        // Short by long, long by long, copied and not, long by short: counted alike.
+        put(&mut primary, kept);
+        let held = primary.shard.get(&primary.arena, key).and_then(|view| view.long).expect("a long value");
+        assert_eq!(held.bytes().as_ptr(), long.bytes().as_ptr(), "not copied");
+        let with_long = primary.arena.bytes_used();
+        assert!((used + 300_000..used + 400_000).contains(&with_long), "{with_long}");
+        let other = long_value(2, 300_000);
+        put(&mut primary, other.bytes().into());
+        assert_eq!(primary.arena.bytes_used(), with_long);
+        primary.keyspace().set_expiry(key, START_MS + 50);
+        let view = primary.shard.get(&primary.arena, key).expect("an entry");
+        assert_eq!((view.value, view.expire_at_ms), (&other.bytes()[..], START_MS + 50));
+        primary.replicate(&mut backup, &mut backup_arena);
+        assert_same((&primary.shard, &primary.arena), (&backup, &backup_arena));
+        assert_eq!(backup.bytes(), primary.shard.bytes());
+        if round % 2 == 0 {
+            assert!(primary.keyspace().delete(key));
+        }
+        put(&mut primary, short);
+        let page = primary.arena.bytes_used() - used;
+        assert!(page < 20_000, "{page} bytes of bookkeeping");
+        assert!(primary.arena.bytes_resident() - resident < 20_000);
+    }
+    primary.replicate(&mut backup, &mut backup_arena);
+    assert_same((&primary.shard, &primary.arena), (&backup, &backup_arena));
+}
+
+#[test]
+fn evicting_a_long_value_gives_its_bytes() {
+    let mut primary = Primary::new();
+    let long = long_value(1, 5 << 20);
+    let value = NewValue { bytes: long.bytes(), long: Some(&long) };
+    primary.keyspace().put(KeyRef::new(UNNAMED, b"key"), EntryKind::String, value, 0);
+    drop(long);
+    let freed = primary.keyspace().evict(Eviction::AllKeysLru, 1);
+    assert!((5 << 20..6 << 20).contains(&freed), "{freed}");
+    assert!(primary.arena.bytes_used() < 1 << 20);
+}

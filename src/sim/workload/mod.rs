@@ -853,6 +853,7 @@ fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Repl
             exactly_once,
             key_hash: None,
             args: &args,
+            long: Default::default(),
         };
         Some(engine.submit(now, ticket, &op, &mut out))
     });

@@ -44,7 +44,8 @@ impl Pipeline {
             let mut words = SmallVec::<[&[u8]; 3]>::from_slice(&args[..1]);
             words.extend_from_slice(part);
             let key_hash = Some(hash);
-            let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args: &words };
+            let (args, long) = (&words, Some(&self.long));
+            let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args, long };
             let at = out.len();
             let submitted = host.submit(ticket(self.next, index as u32), op, &mut out);
             if submitted == Submitted::Pending || !at_once.take(at, &mut out) {
