@@ -486,7 +486,7 @@ impl Engine {
         };
         match attempt {
             Attempt::Answered => Submitted::Done,
-            Attempt::Waiting => Submitted::Pending,
+            Attempt::Waiting(bytes) => Submitted::Pending(bytes),
             Attempt::NotNow(reason) => self.park(ticket, op, deadline_us, reason, out),
         }
     }
@@ -508,7 +508,7 @@ impl Engine {
         self.shared.stats.parked += 1;
         let (asker, op) = (Asker::Local(ticket), OwnedOp::new(op));
         self.router.park(Parked { asker, op, deadline_us, reason });
-        Submitted::Pending
+        Submitted::Pending(0)
     }
 
     /// Reads what operations on these keys (partition and [`KeyRef::hash`](super::store::KeyRef::hash)) will
@@ -782,7 +782,7 @@ fn decode_ahead<'a>(rest: &mut &'a [u8], ahead: &mut Vec<Message<'a>>) -> Result
 
 enum Attempt {
     Answered,
-    Waiting,
+    Waiting(usize),
     NotNow(Unavailable),
 }
 

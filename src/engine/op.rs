@@ -3,7 +3,7 @@
 use super::command::{self, CommandSpec};
 use super::dedup::RequestTag;
 use super::ids::{ClientId, MapId, PartitionId, Slot};
-use super::resp::Proto;
+use super::resp::{LONG_BYTES_MIN, Proto};
 use super::store::{KeyRef, LongValue};
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -57,7 +57,7 @@ impl Long {
     /// An argument, if it is a long value that can be kept as it is.
     #[inline]
     pub fn value(&self, arg: &[u8]) -> Option<&LongValue> {
-        if self.args.is_empty() { None } else { self.args.iter().find(|value| value.is(arg)) }
+        if arg.len() < LONG_BYTES_MIN { None } else { self.args.iter().find(|value| value.is(arg)) }
     }
 
     /// From now on, whether the reply may leave a long value here instead of writing it.
@@ -110,8 +110,9 @@ impl Op<'_> {
 pub enum Submitted {
     /// The reply has been appended to the output.
     Done,
-    /// The reply will come as a completion of the ticket.
-    Pending,
+    /// The reply will come as a completion of the ticket. So many bytes of it are held back already: whoever asks
+    /// for more and more should count them.
+    Pending(usize),
 }
 
 /// An operation as it waits or travels: encoded, little-endian.

@@ -32,7 +32,7 @@ fn set(cluster: &mut Cluster, node: NodeId, number: u64, key: &[u8], value: &Lon
         };
         Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
     });
-    if submitted == Some(Submitted::Pending) {
+    if matches!(submitted, Some(Submitted::Pending(_))) {
         assert!(cluster.run_until(15 * SECOND_US, |cluster| {
             cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
         }));
@@ -122,7 +122,8 @@ fn a_long_value_is_not_read_before_it_is_committed() {
         assert!(long.take().is_none());
         Some((written, read))
     });
-    assert_eq!(submitted, Some((Submitted::Pending, Submitted::Pending)));
+    // The replies wait, in full: `:300004` and the value.
+    assert_eq!(submitted, Some((Submitted::Pending(9), Submitted::Pending(300_004 + 11))));
     assert!(cluster.run_until(15 * SECOND_US, |cluster| {
         cluster.replies.iter().any(|(_, ticket, _)| ticket.number == 4)
     }));

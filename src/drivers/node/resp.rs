@@ -224,7 +224,7 @@ impl RespFront {
         number: u64,
     ) -> std::io::Result<()> {
         // Since when output that is not due is held back.
-        let mut held_since = None;
+        let mut held_since: Option<Instant> = None;
         loop {
             if door.killed.get() {
                 connection.release_output();
@@ -245,7 +245,15 @@ impl RespFront {
             }
             let wants_input = connection.wants_input();
             if !connection.output().is_empty() {
-                held_since.get_or_insert_with(Instant::now);
+                match held_since {
+                    None => held_since = Some(Instant::now()),
+                    // Not by the timer alone: as long as input comes, that is not asked.
+                    Some(since) if since.elapsed() >= OUTPUT_HELD_MAX => {
+                        connection.release_output();
+                        continue;
+                    }
+                    Some(_) => {}
+                }
             }
             let (needed, receives_long) = (connection.input_needed(), connection.receives_long());
             let room = if receives_long { connection.input_room().min(TURN_BYTES) } else { usize::MAX };

@@ -43,7 +43,6 @@ pub(super) async fn follow(log: AgreedLog, mut desired: watch::Receiver<Option<D
         if let Some(wish) = wish {
             let raft = log.seat().raft.clone();
             if leads(&raft, wish.term) {
-                raft.runtime_config().tick(true);
                 // A newer wish interrupts: what is half done is part of what it starts from.
                 tokio::select! {
                     result = change(&raft, &wish.voters, timeout) => if let Err(error) = result {
@@ -52,8 +51,6 @@ pub(super) async fn follow(log: AgreedLog, mut desired: watch::Receiver<Option<D
                     },
                     _ = desired.changed() => continue,
                 }
-                // Alone there are no heartbeats to send, and nobody can be elected.
-                raft.runtime_config().tick(!settled || !is_alone(&raft));
             }
         }
         let changed = if settled {
@@ -65,13 +62,6 @@ pub(super) async fn follow(log: AgreedLog, mut desired: watch::Receiver<Option<D
             return;
         }
     }
-}
-
-/// Whether all members of the log are this node, as far as it has gone.
-fn is_alone(raft: &Raft) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    metrics.state.is_leader() && metrics.membership_config.membership().nodes().count() == 1
 }
 
 fn leads(raft: &Raft, term: u64) -> bool {

@@ -34,7 +34,7 @@ impl Engine {
             Some(partition) if partition.is_primary() => {
                 match partition.execute(&mut self.shared, op, asker, out) {
                     Executed::Done => Attempt::Answered,
-                    Executed::Waiting => Attempt::Waiting,
+                    Executed::Waiting(bytes) => Attempt::Waiting(bytes),
                     Executed::NotNow(reason) => Attempt::NotNow(reason),
                 }
             }
@@ -64,7 +64,7 @@ impl Engine {
         let (id, op) = self.router.forward(Forwarded { asker, op, to: primary, deadline_us });
         self.shared.stats.forwarded += 1;
         self.shared.peers.send(primary, &Message::Forward { id, patience_ms, op: op.encoded().0 });
-        Attempt::Waiting
+        Attempt::Waiting(0)
     }
 
     /// Makes room for a write that runs here.
@@ -148,7 +148,7 @@ impl Engine {
             self.scratch = out;
         }
         match attempt {
-            Attempt::Answered | Attempt::Waiting => None,
+            Attempt::Answered | Attempt::Waiting(_) => None,
             Attempt::NotNow(reason) => Some(reason),
         }
     }

@@ -134,8 +134,8 @@ impl std::hash::Hasher for PassThrough {
 pub enum Executed {
     /// The reply has been appended to the output.
     Done,
-    /// The reply will follow when it is committed or covered.
-    Waiting,
+    /// The reply, of so many bytes, will follow when it is committed or covered.
+    Waiting(usize),
     /// Not executed; try again later.
     NotNow(Unavailable),
 }
@@ -752,7 +752,7 @@ impl Primary {
             // Written where it stays: to move what was written byte by byte would wait for all writes before.
             match op.and_then(|op| op.long).and_then(Long::take) {
                 None => waiter.reply.extend_from_slice(&out[start..]),
-                // What waits is copied: it is rare.
+                // What waits is copied.
                 Some(Splice { at, bytes }) => {
                     waiter.reply.reserve_exact(out.len() - start + bytes.len());
                     waiter.reply.extend_from_slice(&out[start..at]);
@@ -763,7 +763,7 @@ impl Primary {
         }
         out.truncate(start);
         shared.mark_restless(partition);
-        Executed::Waiting
+        Executed::Waiting(self.waiters.back().map_or(0, |waiter| waiter.reply.len()))
     }
 
     /// Answers waiters whose turn has come, in order.

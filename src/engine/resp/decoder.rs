@@ -136,6 +136,8 @@ pub struct Decoder {
     spans: SmallVec<[Span; 8]>,
     /// Arguments that were received apart.
     long: Vec<LongValue>,
+    /// Bytes of those.
+    long_bytes: usize,
     /// Arguments of an inline command, unquoted, end to end.
     unquoted: Vec<u8>,
     is_inline: bool,
@@ -165,6 +167,7 @@ impl Decoder {
             missing: 0,
             spans: SmallVec::new(),
             long: Vec::new(),
+            long_bytes: 0,
             unquoted: Vec::new(),
             is_inline: false,
         }
@@ -182,7 +185,7 @@ impl Decoder {
             self.position = 0;
             self.missing = 0;
             self.spans.clear();
-            self.long.clear();
+            self.release();
             self.is_inline = false;
             match buffer.first() {
                 None => return Ok(Decoded::Incomplete { needed: 1 }),
@@ -220,7 +223,7 @@ impl Decoder {
                 if trust == Trust::Stranger && length > UNTRUSTED_BULK_BYTES_MAX {
                     return Err(ProtocolError::StrangerLength);
                 }
-                if self.long_bytes() + next + length as usize > self.limits.command_bytes_max {
+                if self.long_bytes + next + length as usize > self.limits.command_bytes_max {
                     return Err(ProtocolError::CommandTooBig);
                 }
                 self.position = next;
@@ -274,6 +277,7 @@ impl Decoder {
     pub fn put_long(&mut self, value: LongValue) {
         debug_assert_eq!(self.awaits_long().map(|(_, length)| length), Some(value.bytes().len()));
         self.spans.push(Span { start: IS_LONG, end: self.long.len() });
+        self.long_bytes += value.bytes().len();
         self.long.push(value);
         self.stage = Stage::LineEnd;
     }
@@ -281,10 +285,6 @@ impl Decoder {
     /// Arguments of the command that were received apart.
     pub fn long(&self) -> &[LongValue] {
         &self.long
-    }
-
-    fn long_bytes(&self) -> usize {
-        self.long.iter().map(|value| value.bytes().len()).sum()
     }
 
     /// Forgets what was decoded, to start anew at some command's front. A whole command with long values is the
@@ -296,6 +296,7 @@ impl Decoder {
     /// Lets go of the long values of a command that has begun.
     pub fn release(&mut self) {
         self.long.clear();
+        self.long_bytes = 0;
         self.stage = Stage::Start;
     }
 

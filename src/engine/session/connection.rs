@@ -360,7 +360,7 @@ struct Pipeline {
     output_read: u64,
     /// Whether the output waits for no other reply any more.
     is_due: bool,
-    /// Bytes of the replies in `pending`.
+    /// Bytes of the replies in `pending`, those that the node holds back included.
     pending_bytes: usize,
     /// Whether the last command in `pending` must end before another begins.
     barrier: bool,
@@ -379,8 +379,8 @@ struct Pending {
 
 #[derive(Debug)]
 enum State {
-    /// For one reply.
-    Waiting,
+    /// For one reply, of which the node holds so many bytes already.
+    Waiting(usize),
     /// For the replies of parts.
     Gathering(Box<Gather>),
     /// For those before it.
@@ -511,7 +511,10 @@ impl Pipeline {
         // Whatever came of it, the next one leaves nothing there unasked.
         let splice = self.long.take();
         match submitted {
-            Submitted::Pending => self.push(State::Waiting, heard),
+            Submitted::Pending(bytes) => {
+                self.pending_bytes += bytes;
+                self.push(State::Waiting(bytes), heard);
+            }
             Submitted::Done if direct => {
                 if !heard {
                     self.output.truncate(before);
@@ -547,7 +550,7 @@ impl Pipeline {
             }
             Answer::Sleep(us) => {
                 host.sleep(ticket(self.next, 0), us);
-                self.push(State::Waiting, heard);
+                self.push(State::Waiting(0), heard);
                 self.barrier = true;
             }
         }
@@ -599,8 +602,11 @@ impl Pipeline {
         let first = self.next - self.pending.len() as u64;
         let Some(at) = number.checked_sub(first).map(|at| at as usize) else { return };
         let Some(pending) = self.pending.get_mut(at) else { return };
-        match std::mem::replace(&mut pending.state, State::Waiting) {
-            State::Waiting => self.settle(at, reply),
+        match std::mem::replace(&mut pending.state, State::Waiting(0)) {
+            State::Waiting(bytes) => {
+                self.pending_bytes -= bytes;
+                self.settle(at, reply);
+            }
             State::Gathering(mut gather) => {
                 let done = match gather.on_reply(index, reply) {
                     Step::Wait => false,
@@ -667,6 +673,9 @@ impl Pipeline {
             let reply = SmallVec::from_slice(&self.scratch);
             self.scratch.clear();
             self.push(State::Ready(reply), heard);
+        }
+        if self.scratch.capacity() > RETAINED_OUTPUT_BYTES_MAX {
+            self.scratch = Vec::new();
         }
     }
 

@@ -178,8 +178,9 @@ impl Host for TestNode {
             long.open(false);
         }
         self.run(op, &mut reply);
+        let held = reply.len();
         self.waiting.push_back((ticket, reply));
-        Submitted::Pending
+        Submitted::Pending(held)
     }
     fn redirect(&self, _: PartitionId) -> Option<SocketAddr> {
         self.moved

@@ -436,6 +436,32 @@ fn whole_cluster_commands_wait_for_all_parts() {
     }
 }
 
+/// A thousand GETs behind the SET of a long value, whose commit they wait for, were a thousand copies of it.
+#[test]
+fn replies_that_the_node_holds_back_count() {
+    let mut node = TestNode::new(16);
+    let mut connection = node.connect();
+    let value = "v".repeat(300_000);
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$300000\r\n{value}\r\n");
+    connection.receive(set.as_bytes(), &mut node);
+    assert_eq!(sent(&mut connection), "+OK");
+    node.deferring = true;
+    connection.receive("GET k\r\n".repeat(100).as_bytes(), &mut node);
+    assert_eq!(node.waiting.len(), 4, "a mebibyte is full");
+    assert!(!connection.wants_input());
+    let mut replies = 0;
+    while !node.waiting.is_empty() {
+        node.release(0, &mut connection);
+        assert!(node.waiting.len() <= 4);
+        replies += connection.output().len() / value.len();
+        connection.output_written();
+        connection.process(&mut node);
+    }
+    assert_eq!(replies, 100);
+    assert!(connection.wants_input());
+    assert_eq!(connection.info().output_bytes, 0);
+}
+
 #[test]
 fn limits_hold_commands_back() {
     let mut node = TestNode::new(1);

@@ -859,7 +859,7 @@ fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Repl
     });
     match submitted {
         Some(Submitted::Done) => Some(Reply::decode(&out)),
-        Some(Submitted::Pending) => None,
+        Some(Submitted::Pending(_)) => None,
         None => Some(Reply::Refused),
     }
 }

@@ -48,7 +48,7 @@ impl Pipeline {
             let op = Op { spec, partition, map: MAP, proto, exactly_once: None, key_hash, args, long };
             let at = out.len();
             let submitted = host.submit(ticket(self.next, index as u32), op, &mut out);
-            if submitted == Submitted::Pending || !at_once.take(at, &mut out) {
+            if submitted != Submitted::Done || !at_once.take(at, &mut out) {
                 waiting = Some((index as u32, submitted, at));
                 break;
             }
