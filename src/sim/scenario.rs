@@ -202,6 +202,8 @@ impl Run {
         self.workload.all_answered(&self.cluster)?;
         self.checks.across(&self.cluster)?;
         self.workload.check_reported(&self.cluster)?;
+        // A former copy may have been found meanwhile.
+        let dead: Vec<PartitionId> = self.mourned().into_iter().filter(|id| dead.contains(id)).collect();
         self.bury(&dead)?;
         let (keys, undecided) = self.workload.explain(&self.cluster)?;
         Ok(Summary {
