@@ -117,6 +117,8 @@ const CACHE_LINE_BYTES: usize = 64;
 const AHEAD_MAX: usize = 64;
 const TICK_US: u64 = 20_000;
 const SLOW_TICK_US: u64 = 100_000;
+/// Between two ticks of a lone node at rest.
+const REST_TICK_US: u64 = 250_000;
 const JOIN_REPEAT_US: u64 = 500_000;
 const PULL_REPEAT_US: u64 = 100_000;
 const VOTERS_REPEAT_US: u64 = 2_000_000;
@@ -588,7 +590,7 @@ impl Engine {
 
     /// When [`Engine::tick`] wants to be called next.
     pub fn next_wake_us(&self) -> u64 {
-        self.tick_us + if self.at_rest { SLOW_TICK_US } else { TICK_US }
+        self.tick_us + if self.at_rest { REST_TICK_US } else { TICK_US }
     }
 
     /// Time has passed.

@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Expiry and housekeeping of a slice of the partitions: all are seen within a second (at rest, where
-    /// nothing expires, within four). The slices are thin because requests wait meanwhile.
+    /// nothing expires, within ten). The slices are thin because requests wait meanwhile.
     pub(super) fn tick_expiry(&mut self) {
         const SLICES: usize = 40;
         let count = self.partitions.len();
