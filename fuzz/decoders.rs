@@ -372,16 +372,7 @@ pub fn member(input: &[u8]) {
         let partition = Slot::of(key).partition(4);
         let map = MapId(0);
         let proto = Proto::Resp2;
-        let op = Op {
-            spec,
-            partition,
-            map,
-            proto,
-            exactly_once: None,
-            key_hash: None,
-            args: &args,
-            long: Default::default(),
-        };
+        let op = Op::new(spec, partition, map, proto, &args);
         let _later = engine.submit(now, Ticket { door: 1, number }, &op, &mut Vec::new());
     }
     let (mut choices, mut sent_bytes) = (Choices(input), 0);

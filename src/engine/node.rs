@@ -30,6 +30,7 @@ use super::record;
 use super::router::Router;
 use super::shared::{Parked, Shared};
 use super::stats::Stats;
+use super::store::touch_entry;
 use super::table::{Member, Table, TableChange, TableEntry};
 use super::time::Now;
 use arrayvec::ArrayVec;
@@ -111,8 +112,6 @@ struct PendingSeal {
     ready_us: u64,
 }
 
-/// What the processor takes from memory at a time.
-const CACHE_LINE_BYTES: usize = 64;
 /// Messages of a frame that are decoded before the first is acted upon.
 const AHEAD_MAX: usize = 64;
 const TICK_US: u64 = 20_000;
@@ -553,8 +552,7 @@ impl Engine {
                 *entry = copy.shard.entry_of(&self.shared.arena, *hash);
             }
             for entry in &entries[..found.len()] {
-                let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
-                read ^= byte(entry.first()) ^ byte(entry.get(CACHE_LINE_BYTES)) ^ byte(entry.last());
+                read ^= touch_entry(entry);
             }
             std::hint::black_box(read);
         }

@@ -97,7 +97,18 @@ pub struct Splice {
     pub bytes: Bytes,
 }
 
-impl Op<'_> {
+impl<'a> Op<'a> {
+    /// An operation of which nothing else is known: run as often as it comes, its key not hashed, nothing long.
+    pub fn new(
+        spec: &'static CommandSpec,
+        partition: PartitionId,
+        map: MapId,
+        proto: Proto,
+        args: &'a [&'a [u8]],
+    ) -> Op<'a> {
+        Op { spec, partition, map, proto, exactly_once: None, key_hash: None, args, long: None }
+    }
+
     /// Bytes of its arguments.
     #[inline]
     pub fn bytes(&self) -> usize {
@@ -151,14 +162,8 @@ impl OpenedOp<'_> {
     /// As the operation to run.
     pub fn as_op(&self) -> Op<'_> {
         Op {
-            spec: self.spec,
-            partition: self.partition,
-            map: self.map,
-            proto: self.proto,
             exactly_once: self.exactly_once,
-            key_hash: None,
-            args: &self.args,
-            long: None,
+            ..Op::new(self.spec, self.partition, self.map, self.proto, &self.args)
         }
     }
 }

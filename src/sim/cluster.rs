@@ -584,16 +584,7 @@ mod tests {
         let submitted = cluster.input(node, |engine, now| {
             let spec = command::resolve(args).unwrap();
             let partition = engine.table().partition_of(Slot::of(args[1]));
-            let op = Op {
-                spec,
-                partition,
-                map: MapId(0),
-                proto: Proto::Resp2,
-                exactly_once: None,
-                key_hash: None,
-                args,
-                long: Default::default(),
-            };
+            let op = Op::new(spec, partition, MapId(0), Proto::Resp2, args);
             Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
         });
         if submitted == Some(Submitted::Done) {

@@ -1,11 +1,9 @@
 //! Long values on all copies: as records, and in snapshots.
 
 use super::cluster::Cluster;
-use super::testing::{SECOND_US, call, formed, reply, whole};
-use crate::engine::command;
-use crate::engine::ids::{MapId, NodeId, Slot};
-use crate::engine::op::{Long, Op, Submitted, Ticket};
-use crate::engine::resp::Proto;
+use super::testing::{SECOND_US, arrived, call, formed, op_of, submit_long, whole};
+use crate::engine::ids::NodeId;
+use crate::engine::op::{Long, Submitted, Ticket};
 use crate::engine::store::{LongInput, LongValue};
 use crate::engine::table::{ClusterSettings, Survival};
 
@@ -18,26 +16,9 @@ fn long_value(byte: u8, bytes: usize) -> LongValue {
 /// SETs a key to a value that needs no copy.
 fn set(cluster: &mut Cluster, node: NodeId, number: u64, key: &[u8], value: &LongValue) {
     let args: [&[u8]; 3] = [b"SET", key, value.bytes()];
-    let (mut out, long) = (Vec::new(), Long::of(vec![value.clone()]));
-    let submitted = cluster.input(node, |engine, now| {
-        let op = Op {
-            spec: command::resolve(&args).expect("a command"),
-            partition: engine.table().partition_of(Slot::of(key)),
-            map: MapId(0),
-            proto: Proto::Resp2,
-            exactly_once: None,
-            key_hash: None,
-            args: &args,
-            long: Some(&long),
-        };
-        Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
-    });
-    if matches!(submitted, Some(Submitted::Pending(_))) {
-        assert!(cluster.run_until(15 * SECOND_US, |cluster| {
-            cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
-        }));
-        out = reply(cluster, number).expect("it is there");
-    }
+    let long = Long::of(vec![value.clone()]);
+    let out = submit_long(cluster, node, number, &args, Some(&long));
+    let out = out.or_else(|| arrived(cluster, number)).expect("it arrives");
     assert_eq!(out, b"+OK\r\n");
 }
 
@@ -77,56 +58,29 @@ fn a_long_value_is_not_read_before_it_is_committed() {
     let value = long_value(7, 300_000);
     let args: [&[u8]; 2] = [b"GET", b"key"];
     let read = |cluster: &mut Cluster, node, number| {
-        let (mut out, long) = (Vec::new(), Long::default());
+        let long = Long::default();
         long.open(true);
-        let submitted = cluster.input(node, |engine, now| {
-            let op = Op {
-                spec: command::resolve(&args).expect("a command"),
-                partition: engine.table().partition_of(Slot::of(b"key")),
-                map: MapId(0),
-                proto: Proto::Resp2,
-                exactly_once: None,
-                key_hash: None,
-                args: &args,
-                long: Some(&long),
-            };
-            Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
-        });
-        (submitted.expect("a node"), out, long.take())
+        (submit_long(cluster, node, number, &args, Some(&long)), long.take())
     };
     let primary = cluster.engine(nodes[0]).table().partitions[0].primary;
     set(&mut cluster, primary, 1, b"key", &value);
-    let (submitted, out, splice) = read(&mut cluster, primary, 2);
-    assert_eq!((submitted, &out[..]), (Submitted::Done, &b"$300000\r\n\r\n"[..]));
+    let (out, splice) = read(&mut cluster, primary, 2);
+    assert_eq!(out.as_deref(), Some(&b"$300000\r\n\r\n"[..]));
     assert_eq!(splice.map(|splice| (splice.at, splice.bytes)), Some((9, value.bytes().clone())));
 
     // The next write is on its way when it is read.
     let submitted = cluster.input(primary, |engine, now| {
-        let args: [&[u8]; 3] = [b"APPEND", b"key", b"more"];
-        let op = Op {
-            spec: command::resolve(&args).expect("a command"),
-            partition: engine.table().partition_of(Slot::of(b"key")),
-            map: MapId(0),
-            proto: Proto::Resp2,
-            exactly_once: None,
-            key_hash: None,
-            args: &args,
-            long: None,
-        };
-        let written = engine.submit(now, Ticket { door: 1, number: 3 }, &op, &mut Vec::new());
-        let (args, long): ([&[u8]; 2], _) = ([b"GET", b"key"], Long::default());
+        let ticket = |number| Ticket { door: 1, number };
+        let append: [&[u8]; 3] = [b"APPEND", b"key", b"more"];
+        let written = engine.submit(now, ticket(3), &op_of(engine, &append, None), &mut Vec::new());
+        let long = Long::default();
         long.open(true);
-        let spec = command::resolve(&args).expect("a command");
-        let read = Op { spec, args: &args, long: Some(&long), ..op };
-        let read = engine.submit(now, Ticket { door: 1, number: 4 }, &read, &mut Vec::new());
+        let read = engine.submit(now, ticket(4), &op_of(engine, &args, Some(&long)), &mut Vec::new());
         assert!(long.take().is_none());
         Some((written, read))
     });
     // The replies wait, in full: `:300004` and the value.
     assert_eq!(submitted, Some((Submitted::Pending(9), Submitted::Pending(300_004 + 11))));
-    assert!(cluster.run_until(15 * SECOND_US, |cluster| {
-        cluster.replies.iter().any(|(_, ticket, _)| ticket.number == 4)
-    }));
-    let got = reply(&mut cluster, 4).expect("it is there");
+    let got = arrived(&mut cluster, 4).expect("it arrives");
     assert!(got.starts_with(b"$300004\r\n\x07") && got.ends_with(b"more\r\n") && got.len() == 300_004 + 11);
 }

@@ -278,15 +278,7 @@ fn misdirected(table: &Table, random: &mut Random) -> OwnedOp {
     let args: [&[u8]; 3] = [b"SET", &key, b"rogue"];
     let at = Slot::of(&key).partition(count);
     let partition = PartitionId(if count == 1 { 1 } else { (at.0 + 1) % count });
-    let op = Op {
-        spec: command::lookup(b"set").expect("SET is a command"),
-        partition,
-        map: MapId(0),
-        proto: Proto::Resp2,
-        exactly_once: None,
-        key_hash: None,
-        args: &args,
-        long: Default::default(),
-    };
+    let op =
+        Op::new(command::lookup(b"set").expect("SET is a command"), partition, MapId(0), Proto::Resp2, &args);
     OwnedOp::new(&op)
 }

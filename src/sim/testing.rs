@@ -5,7 +5,8 @@ use super::network::NetworkConfig;
 use crate::engine::command;
 use crate::engine::config::EngineConfig;
 use crate::engine::ids::{MapId, NodeId, Slot};
-use crate::engine::op::{Op, Submitted, Ticket};
+use crate::engine::node::Engine;
+use crate::engine::op::{Long, Op, Submitted, Ticket};
 use crate::engine::resp::Proto;
 use crate::engine::table::ClusterSettings;
 
@@ -38,23 +39,29 @@ pub fn whole(cluster: &Cluster) -> bool {
     super::checks::unsettled(cluster, &[]).is_none()
 }
 
+/// A command as an operation on its first key; `long` has what need not be copied of it and its reply.
+pub fn op_of<'a>(engine: &Engine, args: &'a [&'a [u8]], long: Option<&'a Long>) -> Op<'a> {
+    let spec = command::resolve(args).expect("a command");
+    let partition = engine.table().partition_of(Slot::of(args[1]));
+    Op { long, ..Op::new(spec, partition, MapId(0), Proto::Resp2, args) }
+}
+
 /// Gives a node a command under a number; the reply, if it came at once.
 pub fn submit(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Option<Vec<u8>> {
+    submit_long(cluster, node, number, args, None)
+}
+
+/// As [`submit`], of a command with long values.
+pub fn submit_long(
+    cluster: &mut Cluster,
+    node: NodeId,
+    number: u64,
+    args: &[&[u8]],
+    long: Option<&Long>,
+) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let submitted = cluster.input(node, |engine, now| {
-        let spec = command::resolve(args).expect("a command");
-        let partition = engine.table().partition_of(Slot::of(args[1]));
-        let (map, proto) = (MapId(0), Proto::Resp2);
-        let op = Op {
-            spec,
-            partition,
-            map,
-            proto,
-            exactly_once: None,
-            key_hash: None,
-            args,
-            long: Default::default(),
-        };
+        let op = op_of(engine, args, long);
         Some(engine.submit(now, Ticket { door: 1, number }, &op, &mut out))
     });
     (submitted == Some(Submitted::Done)).then_some(out)
@@ -71,12 +78,16 @@ pub fn reply(cluster: &mut Cluster, number: u64) -> Option<Vec<u8>> {
 /// # Panics
 /// If none comes within 15 s.
 pub fn call(cluster: &mut Cluster, node: NodeId, number: u64, args: &[&[u8]]) -> Vec<u8> {
-    if let Some(out) = submit(cluster, node, number, args) {
-        return out;
+    match submit(cluster, node, number, args) {
+        Some(out) => out,
+        None => arrived(cluster, number).unwrap_or_else(|| panic!("no answer to {args:?}")),
     }
-    let arrived = cluster.run_until(15 * SECOND_US, |cluster| {
+}
+
+/// Waits up to 15 s for the reply to a number, and takes it.
+pub fn arrived(cluster: &mut Cluster, number: u64) -> Option<Vec<u8>> {
+    cluster.run_until(15 * SECOND_US, |cluster| {
         cluster.replies.iter().any(|(_, ticket, _)| ticket.number == number)
     });
-    assert!(arrived, "no answer to {args:?}");
-    reply(cluster, number).expect("it arrived")
+    reply(cluster, number)
 }

@@ -336,14 +336,14 @@ fn messages(records: &[u8], op: &[u8], dedup: &[u8]) -> Vec<(PartitionId, Vec<u8
 fn operation() -> Vec<u8> {
     let args: [&[u8]; 3] = [b"SET", b"key", b"value"];
     let op = Op {
-        spec: command::resolve(&args).expect("a command"),
-        partition: Slot::of(b"key").partition(4),
-        map: MapId(0),
-        proto: Proto::Resp2,
         exactly_once: Some(RequestTag { client: ClientId(5), request: 2, acknowledged_below: 1, age_ms: 3 }),
-        key_hash: None,
-        args: &args,
-        long: Default::default(),
+        ..Op::new(
+            command::resolve(&args).expect("a command"),
+            Slot::of(b"key").partition(4),
+            MapId(0),
+            Proto::Resp2,
+            &args,
+        )
     };
     OwnedOp::new(&op).encoded().0.to_vec()
 }

@@ -113,16 +113,7 @@ impl Calls {
             Ok((spec, Plan::One { partition, .. })) => {
                 let ticket = self.ticket(Part::Whole(call));
                 let exactly_once = exactly_once.filter(|_| spec.is_write());
-                let op = Op {
-                    spec,
-                    partition,
-                    map,
-                    proto: Proto::Resp3,
-                    exactly_once,
-                    key_hash: None,
-                    args,
-                    long: Default::default(),
-                };
+                let op = Op { exactly_once, ..Op::new(spec, partition, map, Proto::Resp3, args) };
                 let mut out = Vec::new();
                 let done = engine.submit(now, ticket, &op, &mut out) == Submitted::Done;
                 if done {
@@ -175,16 +166,7 @@ impl Calls {
             let (index, number, submitted) = {
                 let Some(sub) = gathering.gather.next_sub() else { break };
                 let ticket = self.ticket(Part::Of(call, sub.index));
-                let op = Op {
-                    spec: sub.spec,
-                    partition: sub.partition,
-                    map: gathering.map,
-                    proto: Proto::Resp3,
-                    exactly_once: None,
-                    key_hash: None,
-                    args: &sub.args,
-                    long: Default::default(),
-                };
+                let op = Op::new(sub.spec, sub.partition, gathering.map, Proto::Resp3, &sub.args);
                 (sub.index, ticket.number, engine.submit(now, ticket, &op, &mut out))
             };
             if submitted == Submitted::Done {

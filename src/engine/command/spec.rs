@@ -311,8 +311,7 @@ impl CommandSpec {
     /// Whether this is its whole name, in any case.
     #[inline(always)]
     pub(crate) fn is_named(&self, name: &[u8]) -> bool {
-        let is_same = |(own, given): (&u8, &u8)| own == given || own.to_ascii_uppercase() == *given;
-        self.name.len() == name.len() && self.name.as_bytes().iter().zip(name).all(is_same)
+        self.name.as_bytes().eq_ignore_ascii_case(name)
     }
 
     /// Whether so many arguments, names included, are right.

@@ -64,7 +64,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
     }
     let mut bucket = bucket_of(name);
     while let Some(spec) = INDEX[bucket] {
-        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
+        if spec.is_named(name) {
             return Some(spec);
         }
         bucket = (bucket + 1) % BUCKETS;

@@ -747,23 +747,22 @@ impl Primary {
             _ => None,
         };
         let (since_us, reply) = (shared.now.mono_us, ReplyBytes::new());
-        self.waiters.push_back(Waiter { sequence, since_us, asker, reply, cover, again });
-        if let Some(waiter) = self.waiters.back_mut() {
-            // Written where it stays: to move what was written byte by byte would wait for all writes before.
-            match op.and_then(|op| op.long).and_then(Long::take) {
-                None => waiter.reply.extend_from_slice(&out[start..]),
-                // What waits is copied.
-                Some(Splice { at, bytes }) => {
-                    waiter.reply.reserve_exact(out.len() - start + bytes.len());
-                    waiter.reply.extend_from_slice(&out[start..at]);
-                    waiter.reply.extend_from_slice(&bytes);
-                    waiter.reply.extend_from_slice(&out[at..]);
-                }
+        let waiter = Waiter { sequence, since_us, asker, reply, cover, again };
+        // Written where it stays: to move what was written byte by byte would wait for all writes before.
+        let reply = &mut self.waiters.push_back_mut(waiter).reply;
+        match op.and_then(|op| op.long).and_then(Long::take) {
+            None => reply.extend_from_slice(&out[start..]),
+            // What waits is copied.
+            Some(Splice { at, bytes }) => {
+                reply.reserve_exact(out.len() - start + bytes.len());
+                reply.extend_from_slice(&out[start..at]);
+                reply.extend_from_slice(&bytes);
+                reply.extend_from_slice(&out[at..]);
             }
         }
         out.truncate(start);
         shared.mark_restless(partition);
-        Executed::Waiting(self.waiters.back().map_or(0, |waiter| waiter.reply.len()))
+        Executed::Waiting(reply.len())
     }
 
     /// Answers waiters whose turn has come, in order.

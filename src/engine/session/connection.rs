@@ -575,16 +575,7 @@ impl Pipeline {
             let (index, submitted) = {
                 let Some(sub) = gather.next_sub() else { break };
                 let (spec, partition) = (sub.spec, sub.partition);
-                let op = Op {
-                    spec,
-                    partition,
-                    map: MAP,
-                    proto,
-                    exactly_once: None,
-                    key_hash: None,
-                    args: &sub.args,
-                    long: None,
-                };
+                let op = Op::new(spec, partition, MAP, proto, &sub.args);
                 self.scratch.clear();
                 (sub.index, host.submit(ticket(number, sub.index), op, &mut self.scratch))
             };

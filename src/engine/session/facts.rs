@@ -52,7 +52,7 @@ pub trait Host: Facts {
     ///
     /// Operations that a connection submits to one partition take effect in the order of their
     /// submission. On [`Submitted::Done`] exactly one encoded reply has been appended to `out`; a long value of it
-    /// may have been left in `op.long.reply` instead.
+    /// may have been left in `op.long` instead.
     fn submit(&mut self, ticket: Ticket, op: Op<'_>, out: &mut Vec<u8>) -> Submitted;
     /// Partitions and hashes of the keys of commands that come next, for overlapping cache misses.
     /// `writes`: some of them will be written. Changes nothing.

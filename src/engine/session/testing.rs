@@ -244,16 +244,7 @@ pub fn run_in_map(node: &mut TestNode, map: MapId, command: &[&str]) -> String {
     let args: Vec<&[u8]> = command.iter().map(|arg| arg.as_bytes()).collect();
     let spec = crate::engine::command::resolve(&args).expect("a command");
     let mut out = Vec::new();
-    let op = Op {
-        spec,
-        partition: PartitionId(0),
-        map,
-        proto: Default::default(),
-        exactly_once: None,
-        key_hash: None,
-        args: &args,
-        long: Default::default(),
-    };
+    let op = Op::new(spec, PartitionId(0), map, Default::default(), &args);
     node.run(op, &mut out);
     String::from_utf8_lossy(&out).replace("\r\n", " ").trim_end().to_owned()
 }

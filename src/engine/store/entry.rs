@@ -1,10 +1,10 @@
 //! Entries: how a key with its value lies in memory.
 //!
-//! One piece of bytes (of a large entry the value is another), little-endian: `version u64, accessed_s u32, frequency u8, flags u8`, then
+//! One piece of bytes, little-endian: `version u64, accessed_s u32, frequency u8, flags u8`, then
 //! the lengths (`key_len u8, value_len u8`, both `u16` if flagged as wide; in a large entry
-//! `key_len u32`), then each if flagged: `expire_at_ms u64`,
-//! `value_hash u64`, `map u16`; then the key and the value. 16 bytes beside key and value for a
-//! small entry of the unnamed map that never expires.
+//! `key_len u32`), then each if flagged: `expire_at_ms u64`, `value_hash u64`, `map u16`; then the
+//! key and the value, which of a large entry is apart. 16 bytes beside key and value for a small
+//! entry of the unnamed map that never expires.
 
 use super::digest::entry_hash;
 use super::long::LongValue;
@@ -265,9 +265,10 @@ fn spans(bytes: &[u8]) -> (usize, usize, usize) {
     (key_at, value_at, value_at + usize::from(u16_at(bytes, 16)))
 }
 
-/// Reads something of each cache line that short entries have, to bring them into the cache.
+/// Reads something of each cache line that short entries have, to bring them into the cache; see
+/// [`Shard::touch`](super::Shard::touch).
 #[inline]
-pub(super) fn touch(bytes: &[u8]) -> u64 {
+pub fn touch(bytes: &[u8]) -> u64 {
     const CACHE_LINE_BYTES: usize = 64;
     let byte = |byte: Option<&u8>| u64::from(*byte.unwrap_or(&0));
     byte(bytes.first()) ^ byte(bytes.get(CACHE_LINE_BYTES)) ^ byte(bytes.last())
@@ -297,15 +298,20 @@ pub(super) fn is_of(bytes: &[u8], key: &KeyRef<'_>) -> bool {
     bytes[key_at..value_at] == *key.key && map(bytes) == key.map
 }
 
+#[inline(always)]
+fn flags(bytes: &[u8]) -> u8 {
+    fixed(bytes)[13]
+}
+
 #[inline]
 pub(super) fn map(bytes: &[u8]) -> MapId {
-    let flags = fixed(bytes)[13];
+    let flags = flags(bytes);
     MapId(if flags & FLAG_NAMED != 0 { u16_at(bytes, header_bytes(flags) - 2) } else { 0 })
 }
 
 #[inline]
 pub(super) fn kind(bytes: &[u8]) -> EntryKind {
-    EntryKind::from_u8(fixed(bytes)[13] & FLAG_KIND).unwrap_or(EntryKind::String)
+    EntryKind::from_u8(flags(bytes) & FLAG_KIND).unwrap_or(EntryKind::String)
 }
 
 #[inline]
@@ -326,14 +332,14 @@ pub(super) fn frequency(bytes: &[u8]) -> u8 {
 /// Absolute expiry; 0 is never.
 #[inline]
 pub(super) fn expire_at_ms(bytes: &[u8]) -> u64 {
-    let flags = fixed(bytes)[13];
+    let flags = flags(bytes);
     if flags & FLAG_EXPIRES != 0 { u64_at(bytes, expiry_at(flags)) } else { 0 }
 }
 
 /// The hash of the value: stored with long ones, computed for short ones.
 #[inline]
 pub(super) fn value_hash(bytes: &[u8]) -> u64 {
-    let flags = fixed(bytes)[13];
+    let flags = flags(bytes);
     if flags & FLAG_HASHED == 0 {
         return xxh3_64(read(bytes).value);
     }
@@ -349,7 +355,7 @@ pub(super) fn digest(bytes: &[u8], key_hash: u64) -> u64 {
 /// As [`digest`], where the hash of the value is known.
 #[inline]
 pub(super) fn digest_with(bytes: &[u8], key_hash: u64, value_hash: u64) -> u64 {
-    let kind = fixed(bytes)[13] & FLAG_KIND;
+    let kind = flags(bytes) & FLAG_KIND;
     entry_hash(key_hash, kind, version(bytes), expire_at_ms(bytes), value_hash)
 }
 

@@ -26,7 +26,7 @@ mod tests;
 mod token;
 
 pub use arena::Arena;
-pub use entry::{EntryKind, EntryView, KeyRef};
+pub use entry::{EntryKind, EntryView, KeyRef, touch as touch_entry};
 pub use eviction::{Eviction, UnknownEviction};
 pub use keyspace::{Keyspace, KeyspaceContext};
 pub use long::{LongInput, LongValue, NewValue};

@@ -121,7 +121,7 @@ impl Shard {
 
     /// The entry as it stands, expired or not. Doesn't count as a use.
     pub fn get<'a>(&self, arena: &'a Arena, key: KeyRef<'_>) -> Option<EntryView<'a>> {
-        let (_, id, _) = self.index.find(arena, &key)?;
+        let (_, id) = self.find(arena, &key)?;
         Some(arena.view(id))
     }
 

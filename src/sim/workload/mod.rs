@@ -845,16 +845,7 @@ fn send(cluster: &mut Cluster, ticket: Ticket, pending: &Pending) -> Option<Repl
     let mut out = Vec::new();
     let submitted = cluster.input(pending.node, |engine, now| {
         let partition = engine.table().partition_of(Slot::of(args[1]));
-        let op = Op {
-            spec,
-            partition,
-            map: MapId(0),
-            proto: Proto::Resp2,
-            exactly_once,
-            key_hash: None,
-            args: &args,
-            long: Default::default(),
-        };
+        let op = Op { exactly_once, ..Op::new(spec, partition, MapId(0), Proto::Resp2, &args) };
         Some(engine.submit(now, ticket, &op, &mut out))
     });
     match submitted {
