@@ -62,6 +62,35 @@ fn data_commands_over_quic() {
 }
 
 #[test]
+fn a_load_on_all_primaries_is_nowhere_redirected() {
+    let cluster = Cluster::with_flags(3, &["--resp-redirect"]);
+    let resp = cluster.nodes[0].resp.to_string();
+    let load = |keys: &str, clients: &str, flags: &[&str]| {
+        let mut command = ringdove();
+        command.args(["bench", "--resp", &resp, "--requests", "5000", "--pipeline", "16", "--threads", "2"]);
+        command.args(["--keys", keys, "--clients", clients, "--json"]).args(flags);
+        let output = command.stdin(Stdio::null()).output().expect("the program runs");
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    // For as long as slots move to the nodes that came last, some are redirected.
+    let deadline = Duration::from_secs(60);
+    let (report, _) = eventually("a load without errors", deadline, || {
+        let (is_fine, out, err) = load("3000", "5", &["--cluster", "--fill"]);
+        if is_fine { Ok(out) } else { Err(format!("{out}{err}")) }
+    });
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["commands"], &report["errors"]), (&5_000.into(), &serde_json::json!({})));
+    assert_eq!(String::from_utf8_lossy(&run(&cluster, &["count"]).stdout), "3000\n");
+    let (is_fine, out, _) = load("3000", "5", &[]);
+    assert!(!is_fine && out.contains("\"MOVED\""), "{out}");
+    let (is_fine, _, err) = load("3000", "2", &["--cluster"]);
+    assert!(!is_fine && err.contains("--clients: fewer than the 3 primaries"), "{err}");
+    let (is_fine, _, err) = load("2", "5", &["--cluster"]);
+    assert!(!is_fine && err.contains("none of 2 keys belongs to"), "{err}");
+}
+
+#[test]
 fn status_shows_every_member() {
     let cluster = Cluster::start(2);
     let output = run(&cluster, &["status", "--json"]);

@@ -4,12 +4,14 @@
 //! answered, or, with `--rate`, when it is due. A command's latency is that of its batch, from the
 //! write, or when that was due, to the last reply.
 //! - `plan`: what is sent;
+//! - `cluster`: to whom, where each key is asked for at its primary;
 //! - `resp`: how it is sent to a Redis port, ringdove's or another's;
 //! - `quic`: how it is sent by ringdove's own client;
 //! - `pace`: when it is sent, at a given rate;
 //! - `report`: what is measured and printed;
 //! - `compare`: ringdove beside Redis, by this and other loads.
 
+mod cluster;
 mod compare;
 mod pace;
 mod plan;
@@ -21,6 +23,7 @@ use super::client::Connection;
 use super::{Failure, Outcome, block_on};
 use plan::{Budget, Plan, Ratio};
 use report::Measured;
+use resp::RespTarget;
 use ringdove::config::{ByteSize, HostPort};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,6 +50,11 @@ struct LoadArgs {
     /// cluster is loaded over QUIC
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "quic")]
     resp: Option<HostPort>,
+    /// Load all primaries of the cluster that this port belongs to, as CLUSTER SLOTS names them: each
+    /// client stays with one of them and asks it for random keys of its slots. A slot that moves
+    /// meanwhile gives MOVED, which is an error
+    #[arg(long, requires = "resp")]
+    cluster: bool,
     #[command(flatten)]
     connection: Connection,
     /// Clients at once
@@ -95,6 +103,7 @@ const EXAMPLES: &str = "\
 Examples:
   ringdove bench --resp 127.0.0.1:6379 --pipeline 16 --ratio 9:1 --fill
   ringdove bench --resp 127.0.0.1:6379 --rate 20000 --seconds 30
+  ringdove bench --resp 127.0.0.1:6379 --cluster --fill
   ringdove bench --quic 127.0.0.1:7379 --requests 1000000 --value-size 1kb --json
   ringdove bench compare --redis         ringdove beside Redis on this machine";
 
@@ -124,9 +133,11 @@ fn run_load(args: LoadArgs) -> Outcome {
     };
     let target = Target::of(&args)?;
     if args.fill {
-        let budget = Arc::new(Budget::fill(plan.keys));
-        let filled = drive(&target, &Plan { rate: None, ..plan.clone() }, &budget)?;
-        filled.refuse_errors()?;
+        for part in target.parts() {
+            let budget = Arc::new(Budget::fill(plan.keys));
+            let filled = drive(&part, &Plan { rate: None, ..plan.clone() }, &budget)?;
+            filled.refuse_errors()?;
+        }
     }
     let budget = Arc::new(match args.requests {
         Some(requests) => Budget::requests(requests),
@@ -140,25 +151,42 @@ fn run_load(args: LoadArgs) -> Outcome {
 /// Whom to load.
 #[derive(Clone)]
 enum Target {
-    Resp(resp::RespTarget),
+    /// One port for all keys, or all primaries of a cluster, each for its own.
+    Resp(Arc<[RespTarget]>),
     Quic(Box<Connection>),
 }
 
 impl Target {
     fn of(args: &LoadArgs) -> Result<Target, Failure> {
-        Ok(match &args.resp {
-            Some(address) => {
-                Target::Resp(resp::RespTarget::new(address.to_string(), args.pass_file.as_deref())?)
-            }
-            None => Target::Quic(Box::new(args.connection.clone())),
-        })
+        let Some(address) = &args.resp else { return Ok(Target::Quic(Box::new(args.connection.clone()))) };
+        let port = RespTarget::new(address.clone(), args.pass_file.as_deref())?;
+        if !args.cluster {
+            return Ok(Target::Resp([port].into()));
+        }
+        let primaries = block_on(cluster::primaries(&port, args.keys))?;
+        if primaries.len() > args.clients as usize {
+            let count = primaries.len();
+            return Err(Failure(format!("--clients: fewer than the {count} primaries to be loaded")));
+        }
+        Ok(Target::Resp(primaries.into()))
+    }
+
+    /// What is filled one after the other: each port with the keys that it serves.
+    fn parts(&self) -> Vec<Target> {
+        match self {
+            Target::Resp(ports) => ports.iter().map(|port| Target::Resp([port.clone()].into())).collect(),
+            Target::Quic(_) => vec![self.clone()],
+        }
     }
 }
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Target::Resp(target) => write!(f, "RESP {target}"),
+            Target::Resp(ports) => {
+                let ports: Vec<String> = ports.iter().map(RespTarget::to_string).collect();
+                write!(f, "RESP {}", ports.join(", "))
+            }
             Target::Quic(connection) => write!(f, "QUIC {}", connection.seeds()),
         }
     }
@@ -170,15 +198,12 @@ fn drive(target: &Target, plan: &Plan, budget: &Arc<Budget>) -> Result<Measured,
     let workers: Vec<_> = (0..plan.threads)
         .map(|thread| {
             let (target, plan, budget) = (target.clone(), plan.clone(), budget.clone());
-            let clients = plan.clients / plan.threads + u32::from(thread < plan.clients % plan.threads);
-            let seed = u64::from(thread) << 32;
+            let clients = (thread..plan.clients).step_by(plan.threads as usize);
             std::thread::spawn(move || {
                 block_on(async move {
                     match &target {
-                        Target::Resp(target) => resp::load(target, &plan, &budget, clients, seed).await,
-                        Target::Quic(connection) => {
-                            quic::load(connection, &plan, &budget, clients, seed).await
-                        }
+                        Target::Resp(ports) => resp::load(ports, &plan, &budget, clients).await,
+                        Target::Quic(connection) => quic::load(connection, &plan, &budget, clients).await,
                     }
                 })
             })

@@ -142,20 +142,37 @@ impl Ops {
         Ops { random: seed }
     }
 
-    /// The next batch; empty when the budget is spent.
-    pub fn next_batch(&mut self, plan: &Plan, budget: &Budget, batch: &mut Vec<Op>) {
+    /// The next batch, of keys that `is_served`; empty when the budget is spent. There must be such keys.
+    pub fn next_batch(
+        &mut self,
+        plan: &Plan,
+        budget: &Budget,
+        is_served: impl Fn(u64) -> bool,
+        batch: &mut Vec<Op>,
+    ) {
         batch.clear();
-        let (count, left) = budget.take(plan.pipeline);
-        for n in 0..count {
-            batch.push(match budget.fills {
-                true => Op::Set(left - 1 - u64::from(n)),
-                false => self.op(plan),
-            });
+        // Of the keys that a fill takes out, some may be left out.
+        while batch.len() < plan.pipeline as usize {
+            let (count, left) = budget.take(plan.pipeline - batch.len() as u32);
+            if count == 0 {
+                return;
+            }
+            if budget.fills {
+                let keys = (left - u64::from(count)..left).rev();
+                batch.extend(keys.filter(|&key| is_served(key)).map(Op::Set));
+            } else {
+                batch.extend((0..count).map(|_| self.op(plan, &is_served)));
+            }
         }
     }
 
-    fn op(&mut self, plan: &Plan) -> Op {
-        let key = self.random() % plan.keys;
+    fn op(&mut self, plan: &Plan, is_served: impl Fn(u64) -> bool) -> Op {
+        let key = loop {
+            let key = self.random() % plan.keys;
+            if is_served(key) {
+                break key;
+            }
+        };
         let Ratio { gets, sets } = plan.ratio;
         if self.random() % u64::from(gets + sets) < u64::from(gets) { Op::Get(key) } else { Op::Set(key) }
     }
@@ -196,7 +213,7 @@ mod tests {
             assert!(text.parse::<Ratio>().is_err(), "{text}");
         }
         let (mut ops, plan) = (Ops::new(1), Plan::sample("3:1"));
-        let gets = (0..10_000).filter(|_| matches!(ops.op(&plan), Op::Get(_))).count();
+        let gets = (0..10_000).filter(|_| matches!(ops.op(&plan, |_| true), Op::Get(_))).count();
         assert!((7_300..7_700).contains(&gets), "{gets}");
     }
 
@@ -206,30 +223,35 @@ mod tests {
             (Ops::new(1), Plan::sample("1:1"), Budget::requests(100), Vec::new());
         let mut sent = 0;
         loop {
-            ops.next_batch(&plan, &budget, &mut batch);
+            ops.next_batch(&plan, &budget, |key| key % 3 == 0, &mut batch);
             if batch.is_empty() {
                 break;
             }
+            assert!(batch.iter().all(|op| op.key() % 3 == 0));
             sent += batch.len();
         }
         assert_eq!(sent, 100);
     }
 
     #[test]
-    fn a_fill_sets_every_key_once() {
-        let (mut ops, plan, budget, mut batch) =
-            (Ops::new(1), Plan::sample("1:0"), Budget::fill(100), Vec::new());
-        let mut keys = Vec::new();
-        loop {
-            ops.next_batch(&plan, &budget, &mut batch);
-            if batch.is_empty() {
-                break;
+    fn a_fill_sets_every_key_that_is_served_once() {
+        let filled = |is_served: fn(u64) -> bool| {
+            let (mut ops, plan, budget, mut batch) =
+                (Ops::new(1), Plan::sample("1:0"), Budget::fill(100), Vec::new());
+            let mut keys = Vec::new();
+            loop {
+                ops.next_batch(&plan, &budget, is_served, &mut batch);
+                if batch.is_empty() {
+                    break;
+                }
+                assert!(batch.iter().all(|op| matches!(op, Op::Set(_))));
+                keys.extend(batch.iter().map(|op| op.key()));
             }
-            assert!(batch.iter().all(|op| matches!(op, Op::Set(_))));
-            keys.extend(batch.iter().map(|op| op.key()));
-        }
-        keys.sort_unstable();
-        assert_eq!(keys, (0..100).collect::<Vec<_>>());
+            keys.sort_unstable();
+            keys
+        };
+        assert_eq!(filled(|_| true), (0..100).collect::<Vec<_>>());
+        assert_eq!(filled(|key| key % 40 == 3), [3, 43, 83]);
     }
 
     #[test]

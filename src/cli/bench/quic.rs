@@ -12,20 +12,19 @@ use ringdove::{Client, Error};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Runs so many clients on this thread until the budget is spent.
+/// Runs these clients, by their numbers, on this thread until the budget is spent.
 pub async fn load(
     connection: &Connection,
     plan: &Plan,
     budget: &Arc<Budget>,
-    clients: u32,
-    seed: u64,
+    clients: impl ExactSizeIterator<Item = u32>,
 ) -> Result<Measured, Failure> {
-    let in_flight = clients as usize * plan.pipeline as usize;
+    let in_flight = clients.len() * plan.pipeline as usize;
     let client = Client::connect(connection.config()?.in_flight_max(in_flight)).await?;
     let mut running = tokio::task::JoinSet::new();
-    for number in 0..clients {
+    for number in clients {
         let (client, plan, budget) = (client.clone(), plan.clone(), budget.clone());
-        running.spawn(async move { client_loop(&client, &plan, &budget, seed + u64::from(number)).await });
+        running.spawn(async move { client_loop(&client, &plan, &budget, number.into()).await });
     }
     let mut all = Measured::default();
     while let Some(ended) = running.join_next().await {
@@ -38,7 +37,7 @@ async fn client_loop(client: &Client, plan: &Plan, budget: &Budget, seed: u64) -
     let (mut measured, mut ops, mut batch) = (Measured::default(), Ops::new(seed), Vec::new());
     let mut pace = Pace::of(plan, ops.fraction());
     loop {
-        ops.next_batch(plan, budget, &mut batch);
+        ops.next_batch(plan, budget, |_| true, &mut batch);
         if batch.is_empty() {
             return measured;
         }

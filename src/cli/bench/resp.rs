@@ -1,71 +1,134 @@
 //! Load over RESP: one connection a client, one write and one wait a batch.
 
 use super::super::Failure;
+use super::cluster::Share;
 use super::pace::Pace;
 use super::plan::{Budget, Ops, Plan, key_bytes};
 use super::report::Measured;
-use ringdove::config::Password;
+use ringdove::config::{HostPort, Password};
+use ringdove::engine::ids::SLOT_COUNT;
+use ringdove::engine::resp::{Reply, ReplyLimits};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A Redis port and what it takes to be let in.
+/// How long a question may take until it is answered.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer to one, in bytes: a range of Redis Cluster with a few replicas takes some 300, and
+/// there are at most 16,384.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+const ANSWER_LIMITS: ReplyLimits = ReplyLimits { bulk_bytes_max: 1 << 10, entries_max: SLOT_COUNT as usize };
+
+/// A Redis port, what it takes to be let in, and which keys it is asked for.
 #[derive(Clone)]
 pub struct RespTarget {
-    address: String,
+    pub address: HostPort,
     greeting: Arc<[u8]>,
+    /// All keys if there is none.
+    share: Option<Share>,
 }
 
 impl RespTarget {
     /// Reads the password, if there is one to read.
-    pub fn new(address: String, pass_file: Option<&Path>) -> Result<RespTarget, Failure> {
+    pub fn new(address: HostPort, pass_file: Option<&Path>) -> Result<RespTarget, Failure> {
         let mut greeting = Vec::new();
         if let Some(path) = pass_file {
             let password = Password::read(path).map_err(Failure)?;
             push_command(&mut greeting, &[b"AUTH", password.expose()]);
         }
-        Ok(RespTarget { address, greeting: greeting.into() })
+        Ok(RespTarget { address, greeting: greeting.into(), share: None })
+    }
+
+    /// Another port of the same cluster, with its share of the keys.
+    pub fn other(&self, address: HostPort, share: Share) -> RespTarget {
+        RespTarget { address, share: Some(share), ..self.clone() }
+    }
+
+    /// Whether it is asked for a key.
+    pub fn serves(&self, key: u64) -> bool {
+        self.share.as_ref().is_none_or(|share| share.holds(key))
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((&*self.address.host, self.address.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Asks one question and gives the answer, if that isn't an error.
+    pub async fn ask(&self, words: &[&[u8]]) -> Result<Reply, Failure> {
+        let asking = async {
+            let mut stream = self.connect().await?;
+            let mut request = self.greeting.to_vec();
+            push_command(&mut request, words);
+            stream.write_all(&request).await?;
+            let mut buffer = Vec::new();
+            if !self.greeting.is_empty() {
+                answer(&mut stream, &mut buffer).await?;
+            }
+            answer(&mut stream, &mut buffer).await
+        };
+        let late = |_| Failure(format!("no answer within {ASK_TIMEOUT:?}"));
+        tokio::time::timeout(ASK_TIMEOUT, asking).await.map_err(late).flatten()
+    }
+}
+
+/// Reads one reply, which begins in `buffer`.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Reply, Failure> {
+    loop {
+        if let Some((reply, length)) = Reply::parse(buffer, &ANSWER_LIMITS)? {
+            buffer.drain(..length);
+            return match reply {
+                // Quoted: it may hold what a terminal would obey.
+                Reply::Error(said) => Err(Failure(format!("it says {said:?}"))),
+                reply => Ok(reply),
+            };
+        }
+        if buffer.len() > ANSWER_BYTES_MAX {
+            return Err(Failure(format!("an answer longer than {ANSWER_BYTES_MAX} bytes")));
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
     }
 }
 
 impl fmt::Display for RespTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address)
+        self.address.fmt(f)
     }
 }
 
-/// Runs so many clients on this thread until the budget is spent.
+/// Runs these clients, by their numbers, on this thread until the budget is spent. Each stays with one of
+/// the ports.
 pub async fn load(
-    target: &RespTarget,
+    ports: &[RespTarget],
     plan: &Plan,
     budget: &Arc<Budget>,
-    clients: u32,
-    seed: u64,
+    clients: impl Iterator<Item = u32>,
 ) -> Result<Measured, Failure> {
     let mut running = tokio::task::JoinSet::new();
-    for client in 0..clients {
-        let (target, plan, budget) = (target.clone(), plan.clone(), budget.clone());
-        running.spawn(async move { client_loop(&target, &plan, &budget, seed + u64::from(client)).await });
+    for number in clients {
+        let target = ports[number as usize % ports.len()].clone();
+        let (plan, budget) = (plan.clone(), budget.clone());
+        running.spawn(async move {
+            let measured = client_loop(&target, &plan, &budget, number.into()).await;
+            measured.map_err(|error| Failure(format!("{target}: {error}")))
+        });
     }
     let mut all = Measured::default();
     while let Some(ended) = running.join_next().await {
-        let measured = ended.map_err(|_| Failure("a client panicked".to_owned()))?;
-        all.add(&measured.map_err(|error| Failure(format!("{target}: {error}")))?);
+        all.add(&ended.map_err(|_| Failure("a client panicked".to_owned()))??);
     }
     Ok(all)
 }
 
-async fn client_loop(
-    target: &RespTarget,
-    plan: &Plan,
-    budget: &Budget,
-    seed: u64,
-) -> std::io::Result<Measured> {
-    let mut stream = TcpStream::connect(&target.address).await?;
-    stream.set_nodelay(true)?;
+async fn client_loop(target: &RespTarget, plan: &Plan, budget: &Budget, seed: u64) -> io::Result<Measured> {
+    let mut stream = target.connect().await?;
     let (mut measured, mut ops) = (Measured::default(), Ops::new(seed));
     let (mut batch, mut request, mut replies) = (Vec::new(), Vec::new(), Replies::default());
     if !target.greeting.is_empty() {
@@ -74,7 +137,7 @@ async fn client_loop(
     }
     let mut pace = Pace::of(plan, ops.fraction());
     loop {
-        ops.next_batch(plan, budget, &mut batch);
+        ops.next_batch(plan, budget, |key| target.serves(key), &mut batch);
         if batch.is_empty() {
             return Ok(measured);
         }
@@ -118,7 +181,7 @@ impl Replies {
         stream: &mut TcpStream,
         mut count: usize,
         mut on_error: impl FnMut(&[u8]),
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         let mut at = 0;
         loop {
             while count > 0
@@ -135,15 +198,15 @@ impl Replies {
                 return Ok(());
             }
             if stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 }
 
 /// The length of the reply at the start of `bytes`, once it is complete.
-fn reply_length(bytes: &[u8]) -> std::io::Result<Option<usize>> {
-    let foreign = || std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not a Redis port");
+fn reply_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "this is not a Redis port");
     let Some(&kind) = bytes.first() else { return Ok(None) };
     if !b"+-:$_".contains(&kind) {
         return Err(foreign());
@@ -206,10 +269,11 @@ mod tests {
     #[tokio::test]
     async fn every_command_is_sent_and_every_error_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = RespTarget::new(listener.local_addr().unwrap().to_string(), None).unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let target = RespTarget::new(address, None).unwrap();
         tokio::spawn(moody_server(listener));
         let plan = Plan { clients: 2, pipeline: 4, ..Plan::sample("0:1") };
-        let measured = load(&target, &plan, &Arc::new(Budget::requests(64)), 2, 1).await.unwrap();
+        let measured = load(&[target], &plan, &Arc::new(Budget::requests(64)), 0..2).await.unwrap();
         let json: serde_json::Value = serde_json::from_str(&measured.json()).unwrap();
         assert_eq!(json["set"]["commands"], 64);
         assert_eq!(json["get"]["commands"], 0);
