@@ -19,6 +19,7 @@ pub struct Bar {
 /// Bars under a title.
 pub struct Panel {
     pub title: String,
+    /// Each of its clauses, which semicolons part, has a line.
     pub note: String,
     pub bars: Vec<Bar>,
     /// A line across all bars.
@@ -27,7 +28,8 @@ pub struct Panel {
 
 const WIDTH: i32 = 1_240;
 const MARGIN: i32 = 24;
-const TITLE_HEIGHT: i32 = 44;
+const TITLE_HEIGHT: i32 = 30;
+const NOTE_HEIGHT: i32 = 14;
 const BAR_HEIGHT: i32 = 26;
 const PANEL_GAP: i32 = 22;
 const LABEL_WIDTH: i32 = 230;
@@ -57,18 +59,24 @@ pub fn svg(panels: &[Panel]) -> String {
 }
 
 fn height(panel: &Panel) -> i32 {
-    TITLE_HEIGHT + panel.bars.len() as i32 * BAR_HEIGHT + PANEL_GAP
+    heading_height(panel) + panel.bars.len() as i32 * BAR_HEIGHT + PANEL_GAP
+}
+
+fn heading_height(panel: &Panel) -> i32 {
+    TITLE_HEIGHT + panel.note.split("; ").count() as i32 * NOTE_HEIGHT
 }
 
 fn draw(out: &mut String, panel: &Panel, left: i32, top: i32, width: i32) {
     text(out, left, top + 8, 15, INK, "start", &panel.title);
-    text(out, left, top + 27, 11, FAINT, "start", &panel.note);
+    for (line, clause) in panel.note.split("; ").enumerate() {
+        text(out, left, top + 27 + line as i32 * NOTE_HEIGHT, 11, FAINT, "start", clause);
+    }
     let marks = panel.bars.iter().filter_map(|bar| bar.limit).chain(panel.reference);
     let values = panel.bars.iter().map(|bar| bar.value).chain(marks);
     let most = values.filter(|value| value.is_finite()).fold(f64::MIN_POSITIVE, f64::max);
     let (zero, across) = (left + LABEL_WIDTH, width - LABEL_WIDTH - SHOWN_WIDTH);
     let x = |value: f64| zero + (value / most * f64::from(across)) as i32;
-    let first = top + TITLE_HEIGHT;
+    let first = top + heading_height(panel);
     for (index, bar) in panel.bars.iter().enumerate() {
         let top = first + index as i32 * BAR_HEIGHT;
         let middle = top + BAR_HEIGHT / 2;

@@ -22,6 +22,8 @@ pub struct Load {
     pub rate: Option<u64>,
     /// How many seconds values live, if not for ever.
     pub ttl_s: Option<u64>,
+    /// Whether each client stays with a primary of the cluster and asks it for keys that belong there.
+    pub is_cluster_aware: bool,
 }
 
 /// How that went.
@@ -42,8 +44,17 @@ pub struct Latency {
 impl Load {
     /// 64-byte values on 100,000 keys.
     pub fn new(ratio: &'static str, clients: u32, pipeline: u32, requests: u64) -> Load {
-        let (value_bytes, keys) = (64, 100_000);
-        Load { clients, pipeline, requests, value_bytes, keys, ratio, rate: None, ttl_s: None }
+        Load {
+            clients,
+            pipeline,
+            requests,
+            value_bytes: 64,
+            keys: 100_000,
+            ratio,
+            rate: None,
+            ttl_s: None,
+            is_cluster_aware: false,
+        }
     }
 
     /// Sends it.
@@ -61,6 +72,7 @@ impl Load {
         command.args(["bench", "--json", "--resp", &resp.to_string(), "--ratio", self.ratio]);
         command.args(["--clients", &self.clients.to_string(), "--pipeline", &self.pipeline.to_string()]);
         command.args(["--keys", &self.keys.to_string(), "--value-size", &self.value_bytes.to_string()]);
+        command.args(self.is_cluster_aware.then_some("--cluster"));
         for (flag, number) in [("--rate", self.rate), ("--ttl", self.ttl_s)] {
             command.args(number.iter().flat_map(|number| [flag.to_owned(), number.to_string()]));
         }

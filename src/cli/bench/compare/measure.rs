@@ -1,9 +1,9 @@
 //! How rows come about: runs of both sides by turns, printed as they are known.
 
 use super::Failure;
+use super::cost::{Cost, Costly, Side};
 use super::progress::Progress;
 use super::redis::Folder;
-use super::redis_benchmark::{Cost, RedisBenchmark, Side};
 use super::rows::{Bar, Pair, Row, Samples, Section, Unit};
 use super::table;
 use std::io::Write;
@@ -88,11 +88,11 @@ impl Comparison {
     pub async fn costs(
         &self,
         what: &str,
-        sides: &Pair<(Side<'_>, RedisBenchmark)>,
+        sides: &Pair<(Side<'_>, impl Costly)>,
     ) -> Result<Pair<Vec<Cost>>, Failure> {
         self.by_turns(what, async |side| {
             let (side, load) = &sides[side];
-            load.run(side).await
+            side.cost(load).await
         })
         .await
     }
@@ -103,7 +103,7 @@ impl Comparison {
         what: String,
         beside: Option<&'static str>,
         bar: f64,
-        sides: &Pair<(Side<'_>, RedisBenchmark)>,
+        sides: &Pair<(Side<'_>, impl Costly)>,
     ) -> Result<(), Failure> {
         let costs = self.costs(&what, sides).await?;
         let of = |figure: fn(&Cost) -> f64| costs.each_ref().map(|runs| Samples::of(runs.iter().map(figure)));

@@ -2,12 +2,13 @@
 //!
 //! - `servers`, `redis`: ringdove's nodes and Redis's servers as child processes;
 //! - `load`, `redis_benchmark`: what is sent to both, by processes of their own;
-//! - `measure`: runs by turns, and the rows they give;
+//! - `cost`: what that costs the servers; `measure`: runs by turns, and the rows they give;
 //! - `one_node`, `cluster`, `memory`, `latency`: what is compared, and the bars;
 //! - `rows`: the figures; `table`, `chart`, `progress`: how they are shown.
 
 mod chart;
 mod cluster;
+mod cost;
 mod latency;
 mod load;
 mod measure;
@@ -37,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// system time of the servers an operation, as the operating system counts it; what the load reached
 /// by the clock on the wall stands beside it.
 ///
-/// Needs redis-server, redis-benchmark and redis-cli, Linux, and 4 GB of free memory (1 GB with
+/// Needs redis-server, redis-benchmark and redis-cli, Linux, and 4 GB of free memory (2 GB with
 /// --quick). Takes a quarter of an hour on two cores (a few minutes with --quick). Nothing else
 /// should run meanwhile: CPU suffers little from company, latency and throughput much.
 #[derive(clap::Args)]

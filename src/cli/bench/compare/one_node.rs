@@ -1,10 +1,11 @@
 //! One node beside one Redis server.
 
 use super::Failure;
+use super::cost::{Cost, Side};
 use super::load::{Load, Measured};
 use super::measure::{CLIENTS, Comparison, KEYS, VALUE_BYTES};
 use super::redis::Redis;
-use super::redis_benchmark::{Commands, Cost, RedisBenchmark, Side};
+use super::redis_benchmark::{Commands, RedisBenchmark};
 use super::rows::{Bar, Pair, Row, Samples, Unit};
 use super::servers::Node;
 
