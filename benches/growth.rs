@@ -268,24 +268,37 @@ async fn keys() -> Result<(), Failure> {
     report("GET among 10,000,000 keys to 1,000,000", costs[1] / costs[0], "", 1.1)
 }
 
-/// What an operation over QUIC costs all nodes when there are many, to one when there are few.
+/// What an operation over QUIC costs all nodes when there are many, to one when there are few: under the same
+/// load, of which each node has a smaller part, and under one that grows with the cluster.
 async fn nodes() -> Result<(), Failure> {
+    const FEW: usize = 3;
+    const MANY: usize = 9;
+    const CLIENTS: usize = 50;
+    let few = cost_over_quic(FEW, &[CLIENTS]).await?;
+    let many = cost_over_quic(MANY, &[CLIENTS, CLIENTS * MANY / FEW]).await?;
+    report("an operation, nine nodes to three, same load", many[0] / few[0], "", 1.3)?;
+    report("an operation, nine nodes to three, same load a node", many[1] / few[0], "", 1.3)
+}
+
+/// What a GET or SET costs so many nodes in all, by the number of clients.
+async fn cost_over_quic(count: usize, clients: &[usize]) -> Result<Vec<f64>, Failure> {
     const OPERATIONS: u64 = 100_000;
+    let nodes = Node::cluster(&vec![&[][..]; count]).await?;
+    let quic = nodes[0].quic.to_string();
     let mut costs = Vec::new();
-    for count in [3, 9] {
-        let nodes = Node::cluster(&vec![&[][..]; count]).await?;
-        let quic = nodes[0].quic.to_string();
+    for clients in clients {
         let load = async || {
             let mut command = tokio::process::Command::new(program()?);
             command.args(["bench", "--quic", &quic, "--pipeline", "16", "--keys", "100000", "--json"]);
-            output(command.args(["--requests", &OPERATIONS.to_string()])).await.map(drop)
+            command.args(["--clients", &clients.to_string(), "--requests", &OPERATIONS.to_string()]);
+            output(&mut command).await.map(drop)
         };
         load().await?;
         let figure = cost(&nodes, OPERATIONS, load).await?;
-        println!("GET and SET over QUIC, {count} nodes {figure:.2} us");
+        println!("GET and SET over QUIC, {count} nodes, {clients} clients {figure:.2} us");
         costs.push(figure);
     }
-    report("an operation on nine nodes to three", costs[1] / costs[0], "", 1.3)
+    Ok(costs)
 }
 
 /// Latency of small reads while another client sets, or gets, values of 64 MiB in a loop. With two cores the
