@@ -10,7 +10,7 @@ mod rig;
 
 use lone_node::{Node, append, connect};
 use rig::{Failure, median, results};
-use ringdove::engine::resp::{CommonArgs, Decoder, DecoderLimits};
+use ringdove::engine::resp::{CommonArgs, Decoder, DecoderLimits, Front};
 use ringdove::engine::session::{Connection, Host};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -71,10 +71,10 @@ fn drive(connection: &mut Connection, host: &mut impl Host, batch: &[u8]) {
 }
 
 fn decode(decoder: &mut Decoder, batch: &[u8]) {
-    let mut at = 0;
+    let (mut at, mut front) = (0, Front::none());
     while at < batch.len() {
         let mut args = CommonArgs::new();
-        let Some(consumed) = decoder.decode_common(&batch[at..], &mut args) else { break };
+        let Some(consumed) = decoder.decode_common(&batch[at..], &mut front, &mut args) else { break };
         black_box(&args);
         at += consumed;
     }

@@ -19,7 +19,9 @@ use ringdove::engine::message::{self, TableStep};
 use ringdove::engine::node::{Engine, Output};
 use ringdove::engine::op::{EncodedOp, Op, OwnedOp, Ticket};
 use ringdove::engine::record::{self, Limits};
-use ringdove::engine::resp::{CommonArgs, Decoded, Decoder, DecoderLimits, Proto, Reply, ReplyLimits, Trust};
+use ringdove::engine::resp::{
+    CommonArgs, Decoded, Decoder, DecoderLimits, Front, Proto, Reply, ReplyLimits, Trust,
+};
 use ringdove::engine::table::{ClusterSettings, Member, Survival, Table, TableChange};
 use ringdove::engine::time::Now;
 use std::collections::VecDeque;
@@ -27,8 +29,12 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+const LIMITS: DecoderLimits =
+    DecoderLimits { args_max: 64, bulk_bytes_max: 4_096, command_bytes_max: 16_384 };
+
 /// Commands of Redis clients: the same commands however the bytes are cut.
 pub fn resp(input: &[u8]) {
+    pipeline(input);
     for trust in [Trust::Authenticated, Trust::Stranger] {
         let whole = commands(input, trust, input.len().max(1));
         for cut in [1, 2, 7] {
@@ -39,15 +45,16 @@ pub fn resp(input: &[u8]) {
 
 /// The commands in `input` as it arrives in pieces, and the breach that ended them.
 fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
-    let limits = DecoderLimits { args_max: 64, bulk_bytes_max: 4_096, command_bytes_max: 16_384 };
-    let mut decoder = Decoder::new(limits);
+    let mut decoder = Decoder::new(LIMITS);
     let (mut buffer, mut found) = (Vec::new(), Vec::new());
     for piece in input.chunks(piece) {
         buffer.extend_from_slice(piece);
         loop {
-            if trust == Trust::Authenticated
-                && let Some((args, consumed)) = common(&mut decoder, limits, &buffer)
-            {
+            let is_trusted = trust == Trust::Authenticated;
+            let common = is_trusted.then(|| common(&mut decoder, &buffer, &mut Front::none())).flatten();
+            let owned =
+                common.map(|(args, consumed)| (args.iter().map(|arg| arg.to_vec()).collect(), consumed));
+            if let Some((args, consumed)) = owned {
                 found.push(args);
                 buffer.drain(..consumed);
                 continue;
@@ -59,7 +66,7 @@ fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Opt
                     buffer.drain(..consumed);
                 }
                 Ok(Decoded::Incomplete { needed }) => {
-                    assert!(0 < needed && needed <= limits.command_bytes_max + 2);
+                    assert!(0 < needed && needed <= LIMITS.command_bytes_max + 2);
                     break;
                 }
                 Err(breach) => return (found, Some(breach.to_string())),
@@ -70,13 +77,29 @@ fn commands(input: &[u8], trust: Trust, piece: usize) -> (Vec<Vec<Vec<u8>>>, Opt
 }
 
 /// The command at the front, if it is a common one: the same as when decoded step by step.
-fn common(decoder: &mut Decoder, limits: DecoderLimits, buffer: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
+fn common<'a>(
+    decoder: &mut Decoder,
+    buffer: &'a [u8],
+    front: &mut Front<'a>,
+) -> Option<(CommonArgs<'a>, usize)> {
     let mut args = CommonArgs::new();
-    let consumed = decoder.decode_common(buffer, &mut args)?;
-    let mut other = Decoder::new(limits);
+    let consumed = decoder.decode_common(buffer, front, &mut args)?;
+    let mut other = Decoder::new(LIMITS);
     assert_eq!(other.decode(buffer, Trust::Authenticated), Ok(Decoded::Command { consumed }));
     assert_eq!(other.args(buffer).as_slice(), args.as_slice());
-    Some((args.iter().map(|arg| arg.to_vec()).collect(), consumed))
+    Some((args, consumed))
+}
+
+/// Common commands one after the other, as long as there are: what is known of the one before changes nothing but that
+/// it is the same again.
+fn pipeline(mut input: &[u8]) {
+    let (mut decoder, mut front, mut before) = (Decoder::new(LIMITS), Front::none(), CommonArgs::new());
+    while let Some((args, consumed)) = common(&mut decoder, input, &mut front) {
+        if front.is_same() {
+            assert_eq!((before.len(), before[0]), (args.len(), args[0]));
+        }
+        (before, input) = (args, &input[consumed..]);
+    }
 }
 
 /// Replies, as clients read them: a prefix is never a different reply.

@@ -61,6 +61,10 @@ impl Flags {
     /// A read that trusts no clock: all copies confirm the primary before it is answered.
     pub const FENCED: Flags = Flags(1 << 8);
 
+    /// Of one key, it only reads the string there: with its name and that key alone, the reply is that, in a list of
+    /// one if the command takes many.
+    pub const PLAIN_READ: Flags = Flags(1 << 9);
+
     const NAMES: [(Flags, &'static str); 8] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),

@@ -7,13 +7,14 @@ use super::spec::{CommandSpec, Flags, Gathering, Group, KeyPositions, Route};
 use crate::engine::store::EntryKind;
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
+const PLAIN_READ: Flags = READ.and(Flags::PLAIN_READ);
 const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
 const WRITE_FAST: Flags = WRITE.and(Flags::FAST);
 const S: Group = Group::String;
 
 #[rustfmt::skip] // One row a line.
 pub(super) const SPECS: &[CommandSpec] = &[
-    CommandSpec::key(S, "get", 2, READ, get, "1.0.0", "Get the value of a key"),
+    CommandSpec::key(S, "get", 2, PLAIN_READ, get, "1.0.0", "Get the value of a key"),
     CommandSpec::key(S, "set", -3, WRITE, set, "1.0.0", "Set the string value of a key"),
     CommandSpec::key(S, "setnx", 3, WRITE_FAST, setnx, "1.0.0", "Set the value of a key, only if the key does not exist"),
     CommandSpec::key(S, "setex", 4, WRITE, setex, "2.0.0", "Set the value and expiration of a key"),
@@ -21,7 +22,7 @@ pub(super) const SPECS: &[CommandSpec] = &[
     CommandSpec::key(S, "getset", 3, WRITE_FAST, getset, "1.0.0", "Set the string value of a key and return its old value"),
     CommandSpec::key(S, "getdel", 2, Flags::WRITE.and(Flags::FAST), getdel, "6.2.0", "Get the value of a key and delete the key"),
     CommandSpec::key(S, "getex", -2, Flags::WRITE.and(Flags::FAST), getex, "6.2.0", "Get the value of a key and optionally set its expiration"),
-    CommandSpec::key(S, "mget", -2, READ, mget, "1.0.0", "Get the values of all the given keys")
+    CommandSpec::key(S, "mget", -2, PLAIN_READ, mget, "1.0.0", "Get the values of all the given keys")
         .with_keys(KeyPositions::ALL)
         .with_route(Route::PerKey(Gathering::Concat)),
     CommandSpec::key(S, "mset", -3, WRITE, mset, "1.0.1", "Set multiple keys to multiple values")

@@ -7,15 +7,16 @@ pub use follower::Follower;
 
 use super::handover::Handover;
 use super::{Copy, Group, Partition, Role};
-use crate::engine::command::{self, Flags, Request};
+use crate::engine::command::{self, Flags, KeyPositions, Request};
 use crate::engine::controller::Report;
 use crate::engine::dedup::{DedupUpdate, RequestTag, Verdict};
-use crate::engine::ids::{Epoch, NodeId, PartitionId, Sequence, TableVersion};
+use crate::engine::ids::{Epoch, MapId, NodeId, PartitionId, Sequence, TableVersion};
 use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavailable};
 use crate::engine::mutants::Mutant;
 use crate::engine::op::{Long, Op, OwnedOp, Splice, Ticket};
 use crate::engine::peers::Mark;
 use crate::engine::record::{Effect, RecordLog};
+use crate::engine::resp::ReplyWriter;
 use crate::engine::shared::Shared;
 use crate::engine::store::{FencingToken, KeyRef, Keyspace, KeyspaceContext};
 use smallvec::SmallVec;
@@ -148,6 +149,9 @@ impl Partition {
         };
         if self.promised > self.epoch {
             return Executed::NotNow(Unavailable::ChangingHands);
+        }
+        if op.spec.flags.has(Flags::PLAIN_READ) && primary.read_at_once(shared, copy, op, out) {
+            return Executed::Done;
         }
         let writes = op.spec.is_write();
         let start = out.len();
@@ -507,6 +511,30 @@ fn disappoint(shared: &mut Shared, asker: Asker, cover: Cover, reason: Unavailab
 pub const IN_DOUBT: &str = "INDOUBT The write was sent and its outcome is unknown";
 
 impl Primary {
+    /// Replies to a [`Flags::PLAIN_READ`] that nothing stands in the way of, which nearly all reads are, in a few
+    /// steps. False, with nothing done, if it has to go the way of all others.
+    #[inline(always)]
+    fn read_at_once(&self, shared: &mut Shared, copy: &Copy, op: &Op<'_>, out: &mut Vec<u8>) -> bool {
+        let &[_, key] = op.args else { return false };
+        if op.map != MapId(0) || !self.pending.is_empty() || !self.leased(shared) {
+            return false;
+        }
+        let hash = op.key_hash.unwrap_or_else(|| KeyRef::new(op.map, key).hash);
+        let key = KeyRef { map: op.map, key, hash };
+        let (now, entropy) = (shared.now, shared.random());
+        let Some(value) = copy.shard.plain_string(&mut shared.arena, &key, now, entropy) else {
+            return false;
+        };
+        shared.stats.operations += 1;
+        shared.stats.hits += 1;
+        let mut reply = ReplyWriter::new(out, op.proto);
+        if op.spec.keys != KeyPositions::FIRST {
+            reply.array(1);
+        }
+        reply.bulk(value);
+        true
+    }
+
     /// Copies that take part in every write, this one included.
     pub fn ack_set_len(&self) -> usize {
         1 + self.followers.iter().filter(|follower| follower.attached).count()

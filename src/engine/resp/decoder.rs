@@ -109,6 +109,48 @@ struct Span {
 /// The start of a [`Span`] that stands for a long value; its end is the number of that.
 const IS_LONG: usize = usize::MAX;
 
+/// What a common command begins with: how many arguments it has, and its name. In a pipeline most commands begin as the
+/// one before does, which is seen at one look.
+#[derive(Clone, Copy, Debug)]
+pub struct Front<'a> {
+    /// Its bytes as a number, and the bits of it that count. Equal to nothing that is read until it is learned.
+    word: u128,
+    mask: u128,
+    end: usize,
+    count: usize,
+    name: &'a [u8],
+    is_same: bool,
+}
+
+impl<'a> Front<'a> {
+    /// Of no command.
+    pub const fn none() -> Front<'a> {
+        Front { word: 1, mask: 0, end: 0, count: 0, name: &[], is_same: false }
+    }
+
+    /// Makes it known to [`Front::is_of`], if it is short enough.
+    fn learn(&mut self, buffer: &[u8]) {
+        const BYTES: usize = size_of::<u128>();
+        if let Some(bytes) = buffer.first_chunk::<BYTES>()
+            && self.end <= BYTES
+        {
+            self.mask = u128::MAX >> (8 * (BYTES - self.end));
+            self.word = u128::from_le_bytes(*bytes) & self.mask;
+        }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, buffer: &[u8]) -> bool {
+        buffer.first_chunk().is_some_and(|bytes| u128::from_le_bytes(*bytes) & self.mask == self.word)
+    }
+
+    /// Whether it is that of the command before, too: the same name, in the same case, with as many arguments.
+    #[inline(always)]
+    pub fn is_same(&self) -> bool {
+        self.is_same
+    }
+}
+
 /// Decodes one command at a time from the front of a buffer, remembering how far it got.
 ///
 /// Between calls that return [`Decoded::Incomplete`] the buffer may grow but must keep its front,
@@ -303,22 +345,26 @@ impl Decoder {
     /// The command at the front of `buffer` in one go, if it is as nearly all are: whole, and of not more than
     /// [`COMMON_ARGS_MAX`] arguments. Appends those to `args`, and returns what it takes. `None` says nothing (`args`
     /// may just be full): ask [`Decoder::decode`].
+    ///
+    /// `front` is that of the command before, and becomes this one's.
     #[inline(always)]
     pub fn decode_common<'a, const N: usize>(
         &mut self,
         buffer: &'a [u8],
+        front: &mut Front<'a>,
         args: &mut ArrayVec<&'a [u8], N>,
     ) -> Option<usize> {
-        if !matches!(self.stage, Stage::Start | Stage::Complete) || buffer.first() != Some(&b'*') {
+        if !matches!(self.stage, Stage::Start | Stage::Complete) {
             return None;
         }
         let before = args.len();
-        let (count, after) = short_length(&buffer[1..])?;
-        let mut position = 1 + after;
-        if count > COMMON_ARGS_MAX.min(self.limits.args_max).min(args.remaining_capacity()) {
+        *front = if front.is_of(buffer) { Front { is_same: true, ..*front } } else { self.front(buffer)? };
+        if front.count > args.remaining_capacity() {
             return None;
         }
-        for _ in 0..count {
+        args.push(front.name);
+        let mut position = front.end;
+        for _ in 1..front.count {
             let Some((arg, end)) = self.common_arg(buffer, position) else {
                 args.truncate(before);
                 return None;
@@ -330,8 +376,21 @@ impl Decoder {
             args.truncate(before);
             return None;
         }
+        if !front.is_same && position < buffer.len() {
+            front.learn(buffer);
+        }
         self.stage = Stage::Start;
         Some(position)
+    }
+
+    /// The front of a common command.
+    fn front<'a>(&self, buffer: &'a [u8]) -> Option<Front<'a>> {
+        let (count, after) = short_length(buffer.strip_prefix(b"*")?)?;
+        if count > COMMON_ARGS_MAX.min(self.limits.args_max) {
+            return None;
+        }
+        let (name, end) = self.common_arg(buffer, 1 + after)?;
+        Some(Front { count, name, end, ..Front::none() })
     }
 
     /// The argument whose length line begins at `position`, and where the next one does.
@@ -469,7 +528,7 @@ mod tests {
             loop {
                 let (consumed, common) = {
                     let mut args = CommonArgs::new();
-                    let consumed = decoder.decode_common(&buffer, &mut args);
+                    let consumed = decoder.decode_common(&buffer, &mut Front::none(), &mut args);
                     (consumed, args.iter().map(|arg| arg.to_vec()).collect::<Vec<_>>())
                 };
                 let (args, consumed) = match consumed {
@@ -557,6 +616,44 @@ mod tests {
             decoder.decode(&buffer, Trust::Authenticated),
             Ok(Decoded::Incomplete { needed: 999_992 })
         );
+    }
+
+    #[test]
+    fn a_common_command_is_the_same_whatever_was_before_it() {
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let names =
+            ["GET", "get", "SET", "DEL", "GETDEL", "GETRANGE", "A-LONGER-NAME-THAN-THE-OTHERS", "G", ""];
+        let commands: Vec<(Vec<&str>, String)> = names
+            .iter()
+            .flat_map(|name| [vec![*name], vec![*name, "k"], vec![*name, "key", "value"]])
+            .map(|words| {
+                let text = words.iter().map(|word| bulk(word)).collect::<String>();
+                (words.clone(), format!("*{}\r\n{text}", words.len()))
+            })
+            .collect();
+        let mut recognised = 0;
+        for (before, first) in &commands {
+            for (words, second) in &commands {
+                let input = format!("{first}{second}{second}PING padded until there is enough of it\r\n");
+                let (mut decoder, mut front) = (Decoder::new(DecoderLimits::default()), Front::none());
+                let mut at = 0;
+                for expected in [before, words, words] {
+                    let mut args = CommonArgs::new();
+                    // An empty argument is no common one.
+                    let common = decoder.decode_common(&input.as_bytes()[at..], &mut front, &mut args);
+                    let Some(consumed) = common else {
+                        assert!(expected.contains(&""), "{expected:?}");
+                        break;
+                    };
+                    let expected: Vec<&[u8]> = expected.iter().map(|word| word.as_bytes()).collect();
+                    assert_eq!(args.as_slice(), expected);
+                    at += consumed;
+                }
+                recognised += usize::from(front.is_same());
+                assert!(!front.is_same() || words[0].len() <= 6, "{words:?}");
+            }
+        }
+        assert!(recognised > commands.len() * 15, "{recognised}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod reply;
 mod writer;
 
 pub use decoder::{
-    COMMON_ARGS_MAX, CommonArgs, Decoded, Decoder, DecoderLimits, LONG_BYTES_MIN, ProtocolError, Trust,
+    COMMON_ARGS_MAX, CommonArgs, Decoded, Decoder, DecoderLimits, Front, LONG_BYTES_MIN, ProtocolError, Trust,
 };
 pub use reply::{Reply, ReplyError, ReplyLimits};
 pub use writer::ReplyWriter;

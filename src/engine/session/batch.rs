@@ -4,7 +4,7 @@ use super::connection::MAP;
 use super::facts::Host;
 use crate::engine::command::{CommandSpec, KeyPositions, Route, resolve};
 use crate::engine::ids::{PartitionId, Slot};
-use crate::engine::resp::{COMMON_ARGS_MAX, Decoded, Decoder, ProtocolError, Trust};
+use crate::engine::resp::{COMMON_ARGS_MAX, Decoded, Decoder, Front, ProtocolError, Trust};
 use crate::engine::store::KeyRef;
 use arrayvec::ArrayVec;
 
@@ -80,7 +80,7 @@ impl<'a> Batch<'a> {
         trust: Trust,
         partition_count: u16,
     ) -> Stop {
-        let mut end = 0;
+        let (mut end, mut front) = (0, Front::none());
         loop {
             let is_full = self.commands.is_full() || self.args.len() >= ARGS_MAX;
             if is_full || (end == input.len() && end > 0) {
@@ -89,7 +89,7 @@ impl<'a> Batch<'a> {
             let rest = &input[end..];
             let args_at = self.args.len();
             let common = match trust {
-                Trust::Authenticated => decoder.decode_common(rest, &mut self.args),
+                Trust::Authenticated => decoder.decode_common(rest, &mut front, &mut self.args),
                 Trust::Stranger => None,
             };
             let Some(consumed) = common else {
@@ -100,14 +100,14 @@ impl<'a> Batch<'a> {
                 };
             };
             end += consumed;
-            self.look_ahead(args_at, end, partition_count);
+            self.look_ahead(args_at, front.is_same(), end, partition_count);
         }
     }
 
     /// Finds out what can be known of the command whose arguments came last.
     #[inline(always)]
-    fn look_ahead(&mut self, args_at: usize, end: usize, partition_count: u16) {
-        let spec = self.spec_of(args_at);
+    fn look_ahead(&mut self, args_at: usize, is_same: bool, end: usize, partition_count: u16) {
+        let spec = self.spec_of(args_at, is_same);
         let args = &self.args[args_at..];
         let key = args.get(1).filter(|key| {
             let has_one = |spec: &CommandSpec| spec.keys == KeyPositions::FIRST && spec.route == Route::Key;
@@ -122,11 +122,12 @@ impl<'a> Batch<'a> {
         self.commands.push(Ahead { spec, args_at, args_end, key_at, end });
     }
 
-    /// What the arguments from `args_at` on ask for: mostly the same as those before.
+    /// What the arguments from `args_at` on ask for: mostly the same as those before, which their front may say.
     #[inline(always)]
-    fn spec_of(&mut self, args_at: usize) -> Option<&'static CommandSpec> {
+    fn spec_of(&mut self, args_at: usize, is_same: bool) -> Option<&'static CommandSpec> {
         let args = &self.args[args_at..];
         match self.last {
+            Some(spec) if is_same => Some(spec),
             Some(spec) if spec.is_named(args.first()?) && spec.accepts(args.len()) => Some(spec),
             _ => self.look_up(args_at),
         }

@@ -296,7 +296,7 @@ impl Arena {
     }
 
     #[inline]
-    fn bytes_mut(&mut self, id: EntryId) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self, id: EntryId) -> &mut [u8] {
         let page = &mut self.pages[id.page()];
         match &mut page.body {
             Body::Slots => {

@@ -10,6 +10,7 @@ use super::digest::entry_hash;
 use super::long::LongValue;
 use super::segment::NEVER_S;
 use crate::engine::ids::{MapId, Version};
+use std::ops::Range;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The longest entry that lives in a page slot; the value of a longer one has its own allocation.
@@ -289,6 +290,19 @@ pub(super) fn read(bytes: &[u8]) -> EntryView<'_> {
         accessed_s: accessed_s(bytes),
         frequency: frequency(bytes),
     }
+}
+
+/// The value of a string of the unnamed map, unless it is apart or has expired: what nearly all reads are of.
+#[inline(always)]
+pub(super) fn plain_value(bytes: &[u8], now_ms: u64) -> Option<Range<usize>> {
+    const OTHERS: u8 = FLAG_KIND | FLAG_LARGE | FLAG_NAMED;
+    let flags = flags(bytes);
+    let has_expired = || u64_at(bytes, expiry_at(flags)) <= now_ms;
+    if flags & OTHERS != 0 || (flags & FLAG_EXPIRES != 0 && has_expired()) {
+        return None;
+    }
+    let (_, value_at, end) = spans(bytes);
+    Some(value_at..end)
 }
 
 /// Whether the entry is that of `key`.

@@ -386,7 +386,7 @@ impl<'a> Keyspace<'a> {
 /// A logarithmic counter as Redis's LFU has it: one less a minute, one more by a chance that
 /// shrinks as it grows.
 #[inline]
-fn frequency_after_use(frequency: u8, since_s: u32, entropy: u64) -> u8 {
+pub(super) fn frequency_after_use(frequency: u8, since_s: u32, entropy: u64) -> u8 {
     const LOG_FACTOR: u64 = 10;
     let decayed = frequency.saturating_sub((since_s / 60).min(255) as u8);
     let odds = u64::from(decayed.saturating_sub(FREQUENCY_NEW)) * LOG_FACTOR + 1;

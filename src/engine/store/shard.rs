@@ -4,6 +4,7 @@ use super::arena::{Arena, EntryId};
 use super::digest::Digests;
 use super::entry::{self, EntryView, KeyRef};
 use super::index::{Index, Place};
+use super::keyspace::frequency_after_use;
 use super::segment::Segment;
 use crate::engine::ids::{MapId, Version};
 use crate::engine::record::Effect;
@@ -117,6 +118,25 @@ impl Shard {
     pub fn bucket_range(bucket: u8) -> Range<u64> {
         let start = u64::from(bucket) << 24;
         start..start + (1 << 24)
+    }
+
+    /// The string at `key`, if a read of it is that and nothing else: it is of the unnamed map, lies in one piece, and
+    /// has not expired. Notes the use, as [`Keyspace::get`](super::Keyspace::get) does for all the rest.
+    #[inline(always)]
+    pub fn plain_string<'a>(
+        &self,
+        arena: &'a mut Arena,
+        key: &KeyRef<'_>,
+        now: Now,
+        entropy: u64,
+    ) -> Option<&'a [u8]> {
+        let (_, id, bytes) = self.index.find(arena, key)?;
+        let value = entry::plain_value(bytes, now.wall_ms)?;
+        let (now_s, accessed_s, frequency) = (now_s(now), entry::accessed_s(bytes), entry::frequency(bytes));
+        let used = frequency_after_use(frequency, now_s.saturating_sub(accessed_s), entropy);
+        let bytes = arena.bytes_mut(id);
+        entry::set_used(bytes, now_s, used);
+        bytes.get(value)
     }
 
     /// The entry as it stands, expired or not. Doesn't count as a use.
