@@ -285,7 +285,7 @@ fn take_slice<'a>(rest: &mut &'a [u8], len: u32) -> Result<&'a [u8], RecordError
 #[derive(Debug, Default)]
 pub struct RecordLog {
     bytes: Vec<u8>,
-    marks: Vec<Mark>,
+    marks: SmallVec<[Mark; 1]>,
     /// Whether effects are counted and not encoded.
     counts_only: bool,
 }

@@ -4,11 +4,12 @@
 //! version and never forwards on, so there are no loops. What was sent over a link that is lost is
 //! in doubt if it may have written, and runs again otherwise.
 
+use super::hashed_map::HashedMap;
 use super::ids::{NodeId, PartitionId};
 use super::op::OwnedOp;
 use super::partition::primary::Asker;
 use super::shared::Parked;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How much longer than its primary the node that was asked waits: a clean refusal at the end of the
 /// primary's patience is still on its way then.
@@ -39,7 +40,7 @@ pub struct Router {
     next_id: u64,
     /// No answer is overdue before this.
     due_us: u64,
-    forwarded: HashMap<u64, Forwarded, std::hash::BuildHasherDefault<super::partition::primary::PassThrough>>,
+    forwarded: HashedMap<Forwarded>,
     parked: BTreeMap<PartitionId, VecDeque<Parked>>,
     parked_count: usize,
 }

@@ -5,10 +5,11 @@ use super::controller::Report;
 use super::ids::{Incarnation, NodeId, PartitionId};
 use super::message::Unavailable;
 use super::op::{OwnedOp, Ticket};
-use super::partition::primary::{Asker, ReplyBytes};
+use super::partition::primary::{Asker, ReplyBytes, Waiter};
 use super::partition::snapshot::Sending;
 use super::partition_set::PartitionSet;
 use super::peers::Peers;
+use super::queues::Queues;
 use super::record::RecordLog;
 use super::stats::Stats;
 use super::store::{Arena, Shard};
@@ -34,6 +35,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Counters.
     pub stats: Stats,
+    /// Replies that primaries here hold back, a queue for each.
+    pub(super) waiters: Queues<Waiter>,
     /// Effects of the operation under way at a copy that stands alone.
     pub(super) lone_log: RecordLog,
     /// Shards given up, to be reclaimed in bounded steps.
@@ -90,6 +93,7 @@ impl Shared {
             peers: Peers::new(config.peers),
             config,
             stats: Stats::default(),
+            waiters: Queues::default(),
             lone_log: RecordLog::counting(),
             condemned: VecDeque::new(),
             resubmit: VecDeque::new(),

@@ -1,6 +1,7 @@
 //! The primary: executes operations, replicates their effects, and answers when they are committed.
 
 mod follower;
+mod pending;
 mod reign;
 
 pub use follower::Follower;
@@ -15,12 +16,13 @@ use crate::engine::message::{ForwardOutcome, Message, Records, Refusal, Unavaila
 use crate::engine::mutants::Mutant;
 use crate::engine::op::{Long, Op, OwnedOp, Splice, Ticket};
 use crate::engine::peers::Mark;
+use crate::engine::queues::Queue;
 use crate::engine::record::{Effect, RecordLog};
 use crate::engine::resp::ReplyWriter;
 use crate::engine::shared::Shared;
 use crate::engine::store::{FencingToken, KeyRef, Keyspace, KeyspaceContext};
+use pending::Pending;
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
 
 /// Replies are mostly short; they wait without an allocation.
 pub type ReplyBytes = SmallVec<[u8; 24]>;
@@ -48,7 +50,7 @@ enum Cover {
 }
 
 /// A reply held back until its records are committed and its read is covered by leases.
-struct Waiter {
+pub struct Waiter {
     sequence: Sequence,
     since_us: u64,
     asker: Asker,
@@ -66,16 +68,16 @@ struct Waiter {
 #[repr(C, align(64))]
 pub struct Primary {
     /// The other holders.
-    pub followers: Vec<Follower>,
+    pub followers: SmallVec<[Follower; 1]>,
     /// Who may still read by itself, on a lease from here, what commits from now on would change.
     unheard: Vec<Unheard>,
     /// The handover under way.
     pub handover: Option<Box<Handover>>,
     /// Whether the table names former copies that may be recovered from, should this one be lost.
     replaceable: bool,
-    /// Keys written after the commit, by hash: a collision only makes a reader wait.
-    pending: HashMap<u64, Sequence, std::hash::BuildHasherDefault<PassThrough>>,
-    waiters: VecDeque<Waiter>,
+    pending: Pending,
+    /// Of [`Shared::waiters`].
+    waiters: Queue,
     /// Effects executed and not yet sent.
     log: RecordLog,
     /// As `unheard`, of those whose consent is needed: what commits waits for them in any case.
@@ -111,24 +113,6 @@ impl Unheard {
 
 /// Stands among the pending keys for a record that concerns all of them.
 const WHOLE_PARTITION: u64 = 0;
-
-/// The keys are hashes already.
-#[derive(Default)]
-pub struct PassThrough(u64);
-
-impl std::hash::Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
 
 /// What came of an attempt to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,7 +239,10 @@ impl Partition {
     #[inline]
     pub fn touch_role(&self) -> u64 {
         let Role::Primary(primary) = &self.role else { return 0 };
-        (primary.followers.len() ^ primary.pending.len()) as u64
+        primary
+            .followers
+            .iter()
+            .fold(u64::from(primary.pending.is_empty()), |read, follower| read ^ follower.acked.0)
     }
 
     /// Sends what was executed since the last flush to the ack set, and commits what can be.
@@ -412,15 +399,16 @@ impl Partition {
     /// Nobody waits for copies, leases or fences for ever.
     fn tick_waiters(&mut self, shared: &mut Shared) {
         let (Role::Primary(primary), Some(copy)) = (&mut self.role, &mut self.copy) else { return };
-        let fenced = primary.waiters.iter().any(|waiter| matches!(waiter.cover, Cover::Fence(_)));
+        let fenced =
+            shared.waiters.iter(&primary.waiters).any(|waiter| matches!(waiter.cover, Cover::Fence(_)));
         if fenced && shared.now.mono_us >= primary.fence_sent_us + shared.config.resend_us {
             // It may have been lost, or asked of an ack set that was another.
             primary.send_fence(shared, copy, self.id, self.epoch);
         }
         let reason = if primary.is_short(shared) { Unavailable::CopiesShort } else { Unavailable::NoPrimary };
         let before_us = shared.now.mono_us.saturating_sub(shared.present_patience_us());
-        while primary.waiters.front().is_some_and(|waiter| waiter.since_us < before_us) {
-            let Some(waiter) = primary.waiters.pop_front() else { break };
+        while shared.waiters.front(&primary.waiters).is_some_and(|waiter| waiter.since_us < before_us) {
+            let Some(waiter) = shared.waiters.pop_front(&mut primary.waiters) else { break };
             disappoint(shared, waiter.asker, waiter.cover, reason);
         }
     }
@@ -728,8 +716,8 @@ impl Primary {
         }
         keys.map(|key| KeyRef::new(op.map, key).hash)
             .chain([WHOLE_PARTITION])
-            .filter_map(|hash| self.pending.get(&hash))
-            .fold(copy.commit, |latest, &sequence| latest.max(sequence))
+            .filter_map(|hash| self.pending.get(hash))
+            .fold(copy.commit, Sequence::max)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -769,7 +757,8 @@ impl Primary {
         start: usize,
     ) -> Executed {
         // Sequences in the queue must not go down: wait for the latest of those before.
-        let sequence = self.waiters.back().map_or(sequence, |waiter| waiter.sequence.max(sequence));
+        let sequence =
+            shared.waiters.back(&self.waiters).map_or(sequence, |waiter| waiter.sequence.max(sequence));
         let again = match asker {
             Asker::Local(_) => op.filter(|op| !op.spec.is_write()).map(OwnedOp::new),
             _ => None,
@@ -777,7 +766,7 @@ impl Primary {
         let (since_us, reply) = (shared.now.mono_us, ReplyBytes::new());
         let waiter = Waiter { sequence, since_us, asker, reply, cover, again };
         // Written where it stays: to move what was written byte by byte would wait for all writes before.
-        let reply = &mut self.waiters.push_back_mut(waiter).reply;
+        let reply = &mut shared.waiters.push_back(&mut self.waiters, waiter).reply;
         match op.and_then(|op| op.long).and_then(Long::take) {
             None => reply.extend_from_slice(&out[start..]),
             // What waits is copied.
@@ -789,8 +778,9 @@ impl Primary {
             }
         }
         out.truncate(start);
+        let bytes = reply.len();
         shared.mark_restless(partition);
-        Executed::Waiting(reply.len())
+        Executed::Waiting(bytes)
     }
 
     /// Answers waiters whose turn has come, in order.
@@ -799,13 +789,13 @@ impl Primary {
             return;
         }
         let (leased, short) = (self.leased(shared), self.is_short(shared));
-        while let Some(waiter) = self.waiters.front()
+        while let Some(waiter) = shared.waiters.front(&self.waiters)
             && waiter.sequence <= copy.commit
         {
             if !self.covers(shared, waiter.cover, || leased) {
                 break;
             }
-            let Some(waiter) = self.waiters.pop_front() else { break };
+            let Some(waiter) = shared.waiters.pop_front(&mut self.waiters) else { break };
             if short && waiter.cover == Cover::Commit {
                 // It stands on fewer copies than an acknowledgement promises.
                 disappoint(shared, waiter.asker, waiter.cover, Unavailable::CopiesShort);

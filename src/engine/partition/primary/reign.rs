@@ -90,7 +90,7 @@ impl Partition {
         for follower in primary.followers.iter_mut().filter(|follower| !stays(follower)) {
             shared.abandon_sending(follower.node, follower.sending.take());
         }
-        primary.followers.retain(stays);
+        primary.followers.retain(|follower| stays(follower));
         copy.parted.retain(|node, _| !assignment.isr.contains(node));
         for (&node, in_sync) in assignment
             .isr
@@ -153,7 +153,7 @@ impl Partition {
         if let Some(copy) = &mut self.copy {
             copy.led_until_here();
         }
-        for waiter in primary.waiters.drain(..) {
+        while let Some(waiter) = shared.waiters.pop_front(&mut primary.waiters) {
             match (waiter.asker, waiter.again) {
                 (Asker::Local(ticket), Some(op)) => {
                     shared.resubmit.push_back(Parked::new(ticket, op, shared.patience_us()))
