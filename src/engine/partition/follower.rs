@@ -66,8 +66,6 @@ impl Partition {
             if message.first != copy.last.next() {
                 return Err(Refusal::Gap(copy.last.next()));
             }
-            // Lets go of the tail before there is more of it.
-            copy.committed(message.commit);
             let (limits, arena) = (&shared.config.limits, &mut shared.arena);
             copy.apply(arena, limits, shared.now, message.count, message.records).inspect_err(|_| {
                 shared.stats.refused.malformed += 1;

@@ -159,10 +159,6 @@ impl Tail {
             self.bytes -= group.records.len();
             self.groups.pop_front();
         }
-        if self.groups.is_empty() {
-            // The next one goes to where the first went, not on through the whole ring, which no cache has.
-            self.groups.clear();
-        }
     }
 
     /// The groups from `first` on; `None` if that is no longer, or not at a group's start.
