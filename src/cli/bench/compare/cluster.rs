@@ -84,6 +84,12 @@ pub async fn measure(comparison: &mut Comparison) -> Result<(), Failure> {
         let through_one = RedisBenchmark { is_cluster_aware: false, keys: KEYS, ..direct };
         let what = format!("GET through one node, pipeline {pipeline}");
         comparison.cpu_row(what, Some("direct"), bar, &[(ours(), through_one), (ours(), direct)]).await?;
+
+        // The same keys, from the same program.
+        let direct = spread("1:0", pipeline, comparison.requests(requests));
+        let through_one = Load { is_cluster_aware: false, ..direct };
+        let what = format!("GET through one node, pipeline {pipeline}, keys in all slots");
+        comparison.cpu_row(what, Some("direct"), bar, &[(ours(), through_one), (ours(), direct)]).await?;
     }
     Ok(())
 }
