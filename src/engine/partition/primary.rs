@@ -501,7 +501,7 @@ pub const IN_DOUBT: &str = "INDOUBT The write was sent and its outcome is unknow
 
 impl Primary {
     /// Replies to a [`Flags::PLAIN_READ`] that nothing stands in the way of, which nearly all reads are, in a few
-    /// steps. False, with nothing done, if it has to go the way of all others.
+    /// steps. False, with no trace but a random number less, if it has to go the way of all others.
     #[inline(always)]
     fn read_at_once(&self, shared: &mut Shared, copy: &Copy, op: &Op<'_>, out: &mut Vec<u8>) -> bool {
         let &[_, key] = op.args else { return false };

@@ -127,7 +127,12 @@ impl<'a> Batch<'a> {
     fn spec_of(&mut self, args_at: usize, is_same: bool) -> Option<&'static CommandSpec> {
         let args = &self.args[args_at..];
         match self.last {
-            Some(spec) if is_same => Some(spec),
+            Some(spec) if is_same => {
+                debug_assert!(
+                    args.first().is_some_and(|name| spec.is_named(name)) && spec.accepts(args.len())
+                );
+                Some(spec)
+            }
             Some(spec) if spec.is_named(args.first()?) && spec.accepts(args.len()) => Some(spec),
             _ => self.look_up(args_at),
         }
