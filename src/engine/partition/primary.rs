@@ -508,8 +508,10 @@ impl Primary {
         if op.map != MapId(0) || !self.pending.is_empty() || !self.leased(shared) {
             return false;
         }
-        let hash = op.key_hash.unwrap_or_else(|| KeyRef::new(op.map, key).hash);
-        let key = KeyRef { map: op.map, key, hash };
+        let key = match op.key_hash {
+            Some(hash) => KeyRef { map: op.map, key, hash },
+            None => KeyRef::new(op.map, key),
+        };
         let (now, entropy) = (shared.now, shared.random());
         let Some(value) = copy.shard.plain_string(&mut shared.arena, &key, now, entropy) else {
             return false;

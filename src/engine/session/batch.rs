@@ -126,14 +126,14 @@ impl<'a> Batch<'a> {
     #[inline(always)]
     fn spec_of(&mut self, args_at: usize, is_same: bool) -> Option<&'static CommandSpec> {
         let args = &self.args[args_at..];
+        let fits = |spec: &CommandSpec| {
+            args.first().is_some_and(|name| spec.is_named(name)) && spec.accepts(args.len())
+        };
         match self.last {
-            Some(spec) if is_same => {
-                debug_assert!(
-                    args.first().is_some_and(|name| spec.is_named(name)) && spec.accepts(args.len())
-                );
+            Some(spec) if is_same || fits(spec) => {
+                debug_assert!(fits(spec));
                 Some(spec)
             }
-            Some(spec) if spec.is_named(args.first()?) && spec.accepts(args.len()) => Some(spec),
             _ => self.look_up(args_at),
         }
     }
