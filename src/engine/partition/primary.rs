@@ -304,6 +304,7 @@ impl Partition {
         match refusal {
             Refusal::Gap(_) | Refusal::Unknown if !is_current => {}
             Refusal::Gap(expected) => {
+                let sent_last = primary.sent_last(copy);
                 let follower = &mut primary.followers[index];
                 if expected.0 > 0 && expected <= follower.acked {
                     // An old refusal: it has said since that it has more.
@@ -317,9 +318,7 @@ impl Partition {
                     shared.report(Report::Lagging { partition, epoch, node, sound: false });
                     return;
                 }
-                if expected.0 <= copy.last.0 - primary.log.count() as u64
-                    && copy.tail.from(expected).is_none()
-                {
+                if expected <= sent_last && copy.tail.from(expected).is_none() {
                     // What it lacks is kept nowhere any more, except in a snapshot.
                     shared.report(Report::Lagging { partition, epoch, node, sound: true });
                 }
@@ -448,9 +447,8 @@ impl Partition {
             return;
         }
         if primary.may_commit(shared) {
-            let unsent = primary.log.count() as u64;
             let reach = if primary.followers.iter().any(|follower| follower.attached) {
-                Sequence(copy.last.0 - unsent)
+                primary.sent_last(copy)
             } else {
                 copy.last
             };

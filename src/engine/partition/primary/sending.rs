@@ -8,6 +8,11 @@ use crate::engine::peers::Mark;
 use crate::engine::shared::Shared;
 
 impl Primary {
+    /// The last record that has left, or was there before this reign.
+    pub(super) fn sent_last(&self, copy: &Copy) -> Sequence {
+        Sequence(copy.last.0 - self.log.count() as u64)
+    }
+
     /// Moves the log into the tail and sends it to those who have all that comes before.
     pub(super) fn send_log(
         &mut self,
@@ -17,7 +22,7 @@ impl Primary {
         epoch: Epoch,
     ) {
         let count_max = shared.peers.config().batch_records.max(1);
-        let mut first = Sequence(copy.last.0 - self.log.count() as u64 + 1);
+        let mut first = self.sent_last(copy).next();
         for (count, records) in self.log.take_groups(count_max, shared.config.group_bytes_max) {
             let group = Group { first, count, records };
             let last = group.last();
@@ -44,8 +49,8 @@ impl Primary {
         epoch: Epoch,
         index: usize,
     ) {
+        let sendable = self.sent_last(copy);
         let follower = &mut self.followers[index];
-        let sendable = Sequence(copy.last.0 - self.log.count() as u64);
         if follower.sent >= sendable {
             self.probe(shared, copy, partition, epoch, index);
             return;
@@ -77,7 +82,7 @@ impl Primary {
         index: usize,
     ) {
         let (follower, fence) = (&self.followers[index], self.fence_round);
-        let last = Sequence(copy.last.0 - self.log.count() as u64);
+        let last = self.sent_last(copy);
         let message =
             Records { partition, epoch, first: last.next(), count: 0, commit: copy.commit, records: &[] };
         shared.peers.encode_records(&message);
